@@ -1,0 +1,1 @@
+"""Steps: one retried, visible call each."""
