@@ -32,7 +32,7 @@ class _Section(BaseModel):
 
 
 class Dataset(_Section):
-    """What to train on. The version is the data set's fingerprint: other bytes, other version."""
+    """What to train on. The version is the data set's fingerprint: other bytes are refused."""
 
     uri: str = Field(
         description="generate://NAME?images=N&questions=N&seed=N, a folder, or gs://bucket/prefix"

@@ -3,7 +3,8 @@
 from pydantic import BaseModel
 
 LATENCY_EDGES_S = (
-    0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075,
+    0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 """Upper edges of the latency buckets, seconds; one more bucket holds what is slower."""
 
