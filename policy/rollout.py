@@ -1,24 +1,220 @@
-"""Progressive rollout as a pure state machine."""
+"""Progressive rollout as a pure state machine: what one look changes.
 
-from pydantic import BaseModel
+A controller reads the record from the ledger, looks, calls `advance`, and writes what comes
+back if it is another record; then it makes the endpoint what the record wants:
 
-LATENCY_EDGES_S = (
-    0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075,
-    0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-)  # fmt: skip
-"""Upper edges of the latency buckets, seconds; one more bucket holds what is slower."""
+    after = advance(rollout, seen)              # the same object if nothing changed
+    ...write `after` to the ledger...
+    ...deploy desired_versions(after), set desired_weights(after), undeploy the others...
+
+It is level-triggered: nothing is done because of a transition, everything because desired
+and real differ. So it may die, repeat itself or lose a call at any point. See policy/state.py
+for the picture of the states and policy/commands.py for what people can say.
+"""
+
+from pydantic import AwareDatetime
+
+from policy.commands import abort, approve, pause, promote_now, reject, resume
+from policy.counts import LATENCY_EDGES_S, Counts, Labelled, Sample, between
+from policy.evidence import chance_of_so_few
+from policy.judge import Verdict
+from policy.state import (
+    Compared,
+    Phase,
+    Rollout,
+    Row,
+    Seen,
+    Smoke,
+    Tally,
+    Window,
+    desired_versions,
+    desired_weights,
+    finished,
+    next_look_s,
+    rows,
+    shadow_percent,
+    split,
+    start,
+)
+from policy.transitions import but, enter, next_step, note, take_back
+from policy.windows import look_at_step, look_at_watch
+
+__all__ = [
+    "LATENCY_EDGES_S",
+    "Compared",
+    "Counts",
+    "Labelled",
+    "Phase",
+    "Rollout",
+    "Row",
+    "Sample",
+    "Seen",
+    "Smoke",
+    "Tally",
+    "Verdict",
+    "Window",
+    "abort",
+    "advance",
+    "approve",
+    "between",
+    "desired_versions",
+    "desired_weights",
+    "finished",
+    "next_look_s",
+    "pause",
+    "promote_now",
+    "reject",
+    "resume",
+    "rows",
+    "shadow_percent",
+    "split",
+    "start",
+]
+
+_MUST_STAY_READY = frozenset(
+    {Phase.SHADOW, Phase.STEP, Phase.AWAITING_APPROVAL, Phase.PROMOTING, Phase.WATCHING}
+)
 
 
-class Counts(BaseModel, frozen=True):
-    """Answers of one version, per attempt, cumulative. `latency` has one number per bucket."""
+def advance(rollout: Rollout, seen: Seen) -> Rollout:
+    """The record after one look; the same object if nothing changed. Never raises.
 
-    requests: int = 0
-    errors: int = 0
-    latency: tuple[int, ...] = (0,) * (len(LATENCY_EDGES_S) + 1)
+    At most one transition happens, so that each is in the ledger before it is acted on.
+    """
+    if finished(rollout):
+        return rollout
+    if rollout.phase is Phase.ROLLING_BACK:
+        return _rolling_back(rollout, seen)
+    if seen.failure:
+        return take_back(rollout, seen.at, f"{rollout.version} cannot serve: {seen.failure}")
+    if overdue := _overdue(rollout, seen.at):
+        return take_back(rollout, seen.at, overdue)
+    if rollout.phase in _MUST_STAY_READY and seen.ready != (rollout.unready_since is None):
+        return _readiness_changed(rollout, seen)
+    if rollout.unready_since is not None:
+        return rollout
+    return _in_its_state(rollout, seen)
 
 
-class Labelled(BaseModel, frozen=True):
-    """Live answers whose truth is known, and how many of them were right; cumulative."""
+def _in_its_state(rollout: Rollout, seen: Seen) -> Rollout:
+    match rollout.phase:
+        case Phase.SHADOW | Phase.STEP | Phase.AWAITING_APPROVAL:
+            return look_at_step(rollout, seen)
+        case Phase.PROMOTING:
+            return _promoting(rollout, seen)
+        case Phase.WATCHING:
+            return look_at_watch(rollout, seen)
+        case _ if rollout.paused:
+            return rollout
+        case Phase.PENDING:
+            return enter(rollout, Phase.DEPLOYING, seen.at, f"deploying {rollout.version}")
+        case Phase.DEPLOYING if seen.ready:
+            return enter(rollout, Phase.SMOKE, seen.at, f"{rollout.version} is ready")
+        case Phase.SMOKE if seen.smoke is not None:
+            return _smoke(rollout, seen, seen.smoke)
+    return rollout
 
-    labels: int = 0
-    correct: int = 0
+
+def _smoke(rollout: Rollout, seen: Seen, smoke: Smoke) -> Rollout:
+    """Every request must be answered; accuracy must not be proven to be below its limit."""
+    limits, alpha = rollout.plan.limits, rollout.plan.judge.alpha
+    if smoke.wrong:
+        why = f"smoke: {smoke.wrong} > 0 wrong of {smoke.requests} requests: {smoke.detail}"
+        return take_back(rollout, seen.at, why)
+    if smoke.requests < rollout.plan.smoke_requests:
+        return rollout
+    passed = f"smoke: {smoke.requests} requests answered"
+    if smoke.labels:
+        accuracy = smoke.correct / smoke.labels
+        if chance_of_so_few(smoke.correct, smoke.labels, limits.accuracy_min) < alpha:
+            why = f"smoke: accuracy {accuracy:.3f} < {limits.accuracy_min:g}"
+            return take_back(rollout, seen.at, f"{why} at {smoke.labels} labels")
+        passed += f", accuracy {accuracy:.3f} at {smoke.labels} labels"
+    if rollout.promote_at_once:
+        return enter(rollout, Phase.PROMOTING, seen.at, f"{rollout.reason}; {passed}")
+    if rollout.plan.shadow.percent and rollout.stable is not None:
+        return enter(rollout, Phase.SHADOW, seen.at, passed)
+    return next_step(rollout, seen.at, passed)
+
+
+def _promoting(rollout: Rollout, seen: Seen) -> Rollout:
+    if split(seen.weights) != desired_weights(rollout):
+        return rollout
+    if rollout.plan.watch.s and rollout.stable is not None:
+        backup = f"{rollout.stable} is kept as a backup for {rollout.plan.watch.s:g} s"
+        return enter(rollout, Phase.WATCHING, seen.at, f"{rollout.reason}; {backup}")
+    reason = f"{rollout.version} serves 100 %: {rollout.reason}"
+    return enter(rollout, Phase.DONE, seen.at, reason)
+
+
+def _rolling_back(rollout: Rollout, seen: Seen) -> Rollout:
+    """Stays until the endpoint confirms the way back; giving up would help nobody."""
+    if split(seen.weights) != desired_weights(rollout):
+        return rollout
+    if rollout.stable is None:
+        holds = "nothing serves: there was no version before it"
+    elif seen.stable_ready:
+        holds = f"stable {rollout.stable} serves 100 %"
+    else:
+        waiting = f"waiting for stable {rollout.stable} to be ready"
+        return rollout if waiting in rollout.reason else _noted(rollout, waiting)
+    return enter(rollout, Phase.ROLLED_BACK, seen.at, f"{rollout.reason}; {holds}")
+
+
+def _noted(rollout: Rollout, more: str) -> Rollout:
+    return note(rollout, f"{rollout.reason}; {more}")
+
+
+def _overdue(rollout: Rollout, at: AwareDatetime) -> str:
+    """The reason if the state, a pause or an outage lasts too long; "" if not."""
+    deadlines = rollout.plan.deadlines
+    if rollout.unready_since is not None:
+        down_s, budget_s = (at - rollout.unready_since).total_seconds(), _outage_budget(rollout)
+        if down_s > budget_s:
+            return f"{rollout.version} not ready for {down_s:.1f} s > {budget_s:g} s"
+    if rollout.paused_at is not None:
+        return _late("paused", (at - rollout.paused_at).total_seconds(), deadlines.paused_s)
+    limits = {
+        Phase.DEPLOYING: deadlines.deploying_s,
+        Phase.SMOKE: deadlines.smoke_s,
+        Phase.SHADOW: deadlines.shadow_s,
+        Phase.STEP: deadlines.step_s,
+        Phase.AWAITING_APPROVAL: deadlines.approval_s,
+        Phase.PROMOTING: deadlines.promoting_s,
+    }
+    if rollout.phase not in limits:
+        return ""
+    name = f"step {rollout.step}" if rollout.phase is Phase.STEP else rollout.phase
+    elapsed_s = (at - rollout.entered_at).total_seconds()
+    late = _late(name, elapsed_s, limits[rollout.phase])
+    return f"{late}; last: {rollout.reason}" if late else ""
+
+
+def _late(what: str, elapsed_s: float, limit_s: float) -> str:
+    return f"{what} for {elapsed_s:.1f} s > {limit_s:g} s" if elapsed_s > limit_s else ""
+
+
+def _outage_budget(rollout: Rollout) -> float:
+    """Seconds that this outage may last; a watch has its availability to keep as well."""
+    budget_s = rollout.plan.deadlines.unready_s
+    if rollout.phase is Phase.WATCHING:
+        watch = rollout.plan.watch
+        left_s = (1 - watch.availability_min) * watch.s - rollout.unready_s
+        budget_s = min(budget_s, max(left_s, 0.0))
+    return budget_s
+
+
+def _readiness_changed(rollout: Rollout, seen: Seen) -> Rollout:
+    """An outage takes the weight away at once and counts as a failed window."""
+    if rollout.unready_since is not None:
+        down_s = (seen.at - rollout.unready_since).total_seconds()
+        again = f"{rollout.version} is ready again after {down_s:.1f} s"
+        unready_s = rollout.unready_s + down_s
+        return but(rollout, unready_since=None, unready_s=unready_s, reason=again)
+    away = f"{rollout.version} is not ready"
+    failures, tolerated = rollout.failures + 1, rollout.plan.limits.failure_limit
+    if rollout.phase not in (Phase.SHADOW, Phase.STEP, Phase.AWAITING_APPROVAL):
+        return but(rollout, unready_since=seen.at, reason=away)
+    if failures > tolerated:
+        return take_back(rollout, seen.at, f"{away}: failures {failures} > {tolerated}")
+    return but(rollout, unready_since=seen.at, failures=failures, window=None, reason=away)

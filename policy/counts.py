@@ -1,0 +1,89 @@
+"""What a served version answered: cumulative counters and the difference of two readings."""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel
+
+LATENCY_EDGES_S = (
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075,
+    0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+"""Upper edges of the latency buckets, seconds; one more bucket holds what is slower."""
+
+
+class Counts(BaseModel, frozen=True):
+    """Answers of one version, per attempt, cumulative. `latency` has one number per bucket."""
+
+    requests: int = 0
+    errors: int = 0
+    latency: tuple[int, ...] = (0,) * (len(LATENCY_EDGES_S) + 1)
+
+
+class Labelled(BaseModel, frozen=True):
+    """Live answers whose truth is known, and how many of them were right; cumulative."""
+
+    labels: int = 0
+    correct: int = 0
+
+
+class Sample(BaseModel, frozen=True):
+    """All that is counted of one version. `restarted`: a counter began again at zero."""
+
+    counts: Counts = Counts()
+    labelled: Labelled = Labelled()
+    restarted: bool = False
+
+    @property
+    def error_rate(self) -> float:
+        return self.counts.errors / max(self.counts.requests, 1)
+
+    @property
+    def accuracy(self) -> float:
+        return self.labelled.correct / max(self.labelled.labels, 1)
+
+    @property
+    def wrong(self) -> int:
+        return self.labelled.labels - self.labelled.correct
+
+    @property
+    def latency_p95_s(self) -> float:
+        """Upper edge of the bucket that holds the 95th percentile; inf past the last edge."""
+        answered, below = sum(self.counts.latency), 0
+        for edge, count in zip(LATENCY_EDGES_S, self.counts.latency, strict=False):
+            below += count
+            if below >= 0.95 * answered:
+                return edge
+        return float("inf")
+
+    def slower_than(self, edge_s: float) -> int:
+        """Answers slower than `edge_s`, which is one of LATENCY_EDGES_S."""
+        return sum(self.counts.latency[LATENCY_EDGES_S.index(edge_s) + 1 :])
+
+
+def between(before: Sample, now: Sample) -> Sample:
+    """What was counted since `before`. After a restart of any counter that is `now` alone.
+
+    A restart is seen when a counter is lower than before. One that has already grown past
+    `before` again cannot be told from growth: look often.
+    """
+    if any(b > n for b, n in zip(_numbers(before), _numbers(now), strict=True)):
+        return now.model_copy(update={"restarted": True})
+    was, is_now = before.counts, now.counts
+    return Sample(
+        counts=Counts(
+            requests=is_now.requests - was.requests,
+            errors=is_now.errors - was.errors,
+            latency=tuple(n - b for b, n in zip(was.latency, is_now.latency, strict=True)),
+        ),
+        labelled=Labelled(
+            labels=now.labelled.labels - before.labelled.labels,
+            correct=now.labelled.correct - before.labelled.correct,
+        ),
+    )
+
+
+def _numbers(sample: Sample) -> Sequence[int]:
+    counts, labelled = sample.counts, sample.labelled
+    return (
+        counts.requests, counts.errors, *counts.latency, labelled.labels, labelled.correct
+    )  # fmt: skip

@@ -1,0 +1,62 @@
+"""From one state of a rollout to another."""
+
+from pydantic import AwareDatetime
+
+from policy.state import Phase, Rollout
+
+
+def enter(
+    rollout: Rollout,
+    phase: Phase,
+    at: AwareDatetime,
+    reason: str,
+    by: str = "",
+    step: int | None = None,
+) -> Rollout:
+    """The record at the beginning of a state: nothing seen or missed in it yet.
+
+    `by` "" keeps who acted last; `step` None keeps the step.
+    """
+    return rollout.model_copy(
+        update={
+            "phase": phase,
+            "entered_at": at,
+            "reason": reason,
+            "by": by or rollout.by,
+            "step": rollout.step if step is None else step,
+            "window": None,
+            "failures": 0,
+            "inconclusive": 0,
+            "unready_s": 0.0,
+            "paused_at": None,
+        }
+    )
+
+
+def take_back(rollout: Rollout, at: AwareDatetime, reason: str, by: str = "") -> Rollout:
+    """Start the way back: weights, verify, undeploy."""
+    return enter(rollout, Phase.ROLLING_BACK, at, reason, by)
+
+
+def next_step(rollout: Rollout, at: AwareDatetime, reason: str) -> Rollout:
+    """The next weight above 0, or a person's approval before 100, or promotion after it.
+
+    A first version has no stable to share with: it goes to 100 % at once.
+    """
+    last = len(rollout.plan.weights) - 1
+    if rollout.step == last:
+        return enter(rollout, Phase.PROMOTING, at, reason)
+    ahead = [i for i in range(rollout.step + 1, last + 1) if rollout.plan.weights[i] > 0]
+    following = last if rollout.stable is None else ahead[0]
+    if following == last and rollout.plan.approval:
+        return enter(rollout, Phase.AWAITING_APPROVAL, at, reason)
+    return enter(rollout, Phase.STEP, at, reason, step=following)
+
+
+def note(rollout: Rollout, reason: str) -> Rollout:
+    """The same state with another reason; the same object if it is the same reason."""
+    return rollout if rollout.reason == reason else but(rollout, reason=reason)
+
+
+def but(rollout: Rollout, **changes: object) -> Rollout:
+    return rollout.model_copy(update=changes)
