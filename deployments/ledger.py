@@ -29,9 +29,14 @@ def append(
         event = decide(ledger)
         if event is None:
             return ledger
-        record = next_record(ledger, event, at=datetime.now(UTC), by=by, run=run)
+        record = next_record(ledger, event, at=now(), by=by, run=run)
         try:
             store.create(key(record.number), record.encode())
         except AlreadyExists:
             continue
         return extend(ledger, key(record.number), record.encode())
+
+
+def now() -> datetime:
+    """The present in UTC: ledger times carry their zone."""
+    return datetime.now(UTC)

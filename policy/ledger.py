@@ -94,13 +94,13 @@ class EndpointState(BaseModel, frozen=True):
 
 
 class Ledger(BaseModel, frozen=True):
-    """The state after `number` records."""
+    """The state after `number` records. `retrainings` maps each key to its (last) start."""
 
     number: int = 0
     head: str = NO_RECORD
     versions: Mapping[str, Version] = {}
     endpoints: Mapping[str, EndpointState] = {}
-    retrainings: tuple[datetime, ...] = ()
+    retrainings: Mapping[str, datetime] = {}
     records: tuple[Record, ...] = ()
 
     def endpoint(self, name: str) -> EndpointState:
@@ -200,8 +200,8 @@ def _apply(ledger: Ledger, record: Record) -> Ledger:
             return _registered(ledger, record, record.event)
         case RolloutChanged():
             return _rollout_changed(ledger, record.event.rollout)
-        case RetrainingStarted():
-            retrainings = (*ledger.retrainings, record.at)
+        case RetrainingStarted(key=inputs):
+            retrainings = {**ledger.retrainings, inputs: record.at}
             return ledger.model_copy(update={"retrainings": retrainings})
 
 

@@ -1,0 +1,62 @@
+"""Retrain the model and bring it to production, if it deserves that.
+
+prefect deployment run retrain/on-demand --watch      # on a worker; red if refused
+python -m flows.retrain                               # the same, in this process
+"""
+
+import sys
+from pathlib import Path
+
+from prefect import flow
+
+from flows.rollout import finish_rollout, rollout
+from policy.config import load_config
+from policy.retraining import Cause
+from tasks.card import release_card
+from tasks.release import champion, champion_scores, gate, register, require
+from tasks.training import check, evaluate, fetch, plan, train
+
+
+@flow(name="retrain", flow_run_name="retrain-{cause}", log_prints=True)
+def retrain(
+    config: str = "deployments/local.yaml",
+    seed: int | None = None,
+    steps_max: int | None = None,
+    cause: Cause = "hand",
+    why: str = "asked for",
+) -> str:
+    """Fetch, check, train, evaluate, gate, register, stage and roll out; return the version.
+
+    Safe to run again at any time: finished steps are kept, a training goes on from its last
+    checkpoint and a rollout from the state in the ledger.
+
+    Args:
+        config: the configuration file; it names the data, the gates and the place.
+        seed: of the training; without one the run draws its own and keeps it on a retry.
+        steps_max: fewer or more training steps than configured.
+        cause: hand, schedule or event; the last two are limited by `retraining`.
+        why: one sentence for the ledger.
+
+    Raises:
+        Refused, DataError, JobFailed, GateFailed, RolledBack: production is as it was.
+    """
+    settings = load_config(Path(config))
+    run = plan(settings, seed, steps_max, cause, why)
+    data = fetch(settings)
+    check(settings, run, data)
+    trained = train(settings, run, data)
+    scores = evaluate(settings, data, trained, str(run.path("scores")))
+    production = champion(settings)
+    theirs = champion_scores(settings, data, production) if production else ""
+    report = gate(settings, scores, production, theirs)
+    release_card(settings, run, trained, scores, report)
+    require(report, run)
+    version = register(settings, run, trained, scores, report)
+    for endpoint in ("staging", "production"):
+        finish_rollout(config, endpoint)
+        rollout(version, endpoint, config)
+    return version
+
+
+if __name__ == "__main__":
+    retrain(*sys.argv[1:2])

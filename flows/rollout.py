@@ -1,0 +1,58 @@
+"""Roll a registered version out to an endpoint.
+
+    prefect deployment run rollout/production --param version=2026.11.22-3fa9c1e --watch
+    python -m flows.rollout 2026.11.22-3fa9c1e           # the same, in this process
+
+What happens when is decided in policy/rollout.py; this file gives it a clock and hands.
+"""
+
+import sys
+from pathlib import Path
+
+from prefect import flow
+
+from policy.config import load_config
+from policy.state import Rollout, finished
+from tasks.report import rollout_report
+from tasks.rollout import begin, require_promoted, settle, step, traffic, unfinished
+
+
+@flow(name="rollout", flow_run_name="{endpoint}-{version}", log_prints=True)
+def rollout(
+    version: str, endpoint: str = "production", config: str = "deployments/local.yaml"
+) -> str:
+    """Walk `version` through the configured weights until it is promoted or taken back.
+
+    Safe to run again at any time: it goes on from the ledger's last record.
+
+    Raises:
+        Busy: if another version's rollout holds the endpoint.
+        RolledBack: if the version was taken back, so that the run and the CI job turn red.
+    """
+    settings = load_config(Path(config))
+    state = drive(config, begin(settings, endpoint, version, f"rollout of {version}"))
+    require_promoted(state)
+    return version
+
+
+def drive(config: str, state: Rollout) -> Rollout:
+    """Take every step that is left, then report. Returns the finished rollout."""
+    settings = load_config(Path(config))
+    with traffic(settings, state):
+        while not finished(state):
+            state = step(settings, state)
+        settle(settings, state)
+    rollout_report(settings, state)
+    return state
+
+
+@flow(name="finish-rollout", flow_run_name="finish-{endpoint}")
+def finish_rollout(config: str, endpoint: str) -> None:
+    """Bring a rollout that a dead controller left on `endpoint` to its end, either way."""
+    left = unfinished(load_config(Path(config)), endpoint)
+    if left is not None:
+        drive(config, left)
+
+
+if __name__ == "__main__":
+    rollout(*sys.argv[1:4])

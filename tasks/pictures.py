@@ -1,0 +1,109 @@
+"""Pictures for the Prefect UI: small PNGs that stand inside markdown as data URIs.
+
+An image artifact with a data URI is not rendered by the UI; a markdown artifact is.
+"""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from policy.gate import Score
+from policy.state import Row, Tally
+
+INK, CANARY, STABLE, LIMIT = "#33415c", "#d1495b", "#2e7d6b", "#8d99ae"
+
+
+def learning_curves(rows: Sequence[Mapping[str, float | str]]) -> str:
+    """Loss and accuracy over steps, from the rows of curves.csv."""
+    with _figure(7.2, 2.6, columns=2) as (axes, finish):
+        for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+            for split, color in (("train", STABLE), ("val", CANARY)):
+                points = [
+                    (float(row["step"]), float(row[name]))
+                    for row in rows
+                    if row["split"] == split and row[name] not in ("", None)
+                ]
+                if points:
+                    axis.plot(
+                        *zip(*points, strict=True), color=color, label=split, linewidth=1.4
+                    )
+            axis.set_xlabel("step")
+            axis.set_ylabel(name)
+            axis.legend(frameon=False, fontsize=8)
+        axes[1].set_ylim(0, 1.02)
+    return finish[0]
+
+
+def family_bars(families: Mapping[str, Score], accuracy_min: float) -> str:
+    """Accuracy per family with its limit."""
+    with _figure(7.2, 0.6 + 0.32 * len(families)) as ((axis,), finish):
+        names = list(families)
+        values = [families[name].accuracy for name in names]
+        colors = [STABLE if value >= accuracy_min else CANARY for value in values]
+        axis.barh(names, values, color=colors, height=0.62)
+        for row, value in enumerate(values):
+            axis.text(min(value, 0.9) + 0.01, row, f"{value:.3f}", va="center", fontsize=8)
+        axis.axvline(accuracy_min, color=LIMIT, linestyle="--", linewidth=1)
+        axis.set_xlim(0, 1.02)
+        axis.invert_yaxis()
+        axis.set_xlabel(f"accuracy (dashed: limit {accuracy_min})")
+    return finish[0]
+
+
+@contextmanager
+def _figure(width: float, height: float, columns: int = 1) -> Iterator[tuple[Any, list[str]]]:
+    """Give the axes to draw on; afterwards the list holds the markdown of the picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = [figure.add_subplot(1, columns, 1 + column) for column in range(columns)]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(colors=INK, labelsize=8)
+    finished: list[str] = []
+    yield axes, finished
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    finished.append(f"![picture](data:image/png;base64,{data})")
+
+
+def rollout_windows(windows: Sequence[Row]) -> str:
+    """Weight, error rate and share of right answers of canary and stable, window by window."""
+    with _figure(8.4, 2.6, columns=3) as (axes, finish):
+        numbers = range(1, len(windows) + 1)
+        axes[0].step(numbers, [row.weight for row in windows], where="mid", color=INK)
+        axes[0].set_ylim(0, 104)
+        axes[0].set_title("weight, percent", fontsize=9)
+        for axis, title, value in (
+            (axes[1], "errors, share of attempts", _error_rate),
+            (axes[2], "right answers, share of labels", _accuracy),
+        ):
+            for name, color in (("canary", CANARY), ("stable", STABLE)):
+                points = [
+                    (number, value(tally))
+                    for number, row in zip(numbers, windows, strict=True)
+                    if (tally := getattr(row, name)) is not None and value(tally) is not None
+                ]
+                if points:
+                    axis.plot(*zip(*points, strict=True), "o-", color=color, label=name, ms=4)
+            axis.set_ylim(-0.03, 1.03)
+            axis.set_title(title, fontsize=9)
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend(frameon=False, fontsize=8)
+        for axis in axes:
+            axis.set_xlabel("window")
+            axis.set_xticks(list(numbers))
+    return finish[0]
+
+
+def _error_rate(tally: Tally) -> float | None:
+    return tally.errors / tally.requests if tally.requests else None
+
+
+def _accuracy(tally: Tally) -> float | None:
+    return tally.correct / tally.labels if tally.labels else None

@@ -1,0 +1,144 @@
+"""From scores to a registered release: compare with production, judge, seal, enter it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from prefect import runtime
+
+from deployments import Release, connect, ledger, releases
+from policy.config import Config
+from policy.errors import DataError, GateFailed
+from policy.gate import GateReport, Paired, Scores, compare, judge
+from policy.ledger import Ledger, Registered
+from tasks import once, remote
+from tasks.training import Run, evaluate
+
+NOT_RELEASED = shutil.ignore_patterns("checkpoints", "wandb", "config.json", "*.log", "*.tmp")
+
+
+@remote
+def champion(config: Config) -> Release | None:
+    """What serves in production now; None before the first version."""
+    state = ledger.read(connect(config).store)
+    stable = state.endpoint("production").stable
+    return Release(stable, state.version(stable).registered.digest) if stable else None
+
+
+@remote
+def champion_scores(config: Config, data: str, release: Release) -> str:
+    """Score production on the same questions, once per release and data set."""
+    place, root = connect(config), Path(config.root).absolute()
+    model = releases.fetch(place.store, release, root / "serving")
+    scores = read_scores(model)
+    if scores.data_fingerprint == config.dataset.version:
+        return str(model)
+    output = root / "evaluations" / f"{release.digest[:12]}-{config.dataset.version[7:19]}"
+    return evaluate.fn(config, data, str(model), str(output))
+
+
+@once
+def gate(config: Config, scores: str, production: Release | None, theirs: str) -> GateReport:
+    """Judge the scores; `theirs` are production's, empty if nothing serves yet."""
+    paired = None
+    if production is not None:
+        paired = _compare(production.version, Path(scores), Path(theirs), config.gates.alpha)
+    return judge(read_scores(Path(scores)), paired, config.gates)
+
+
+@once
+def require(report: GateReport, run: Run) -> None:
+    """Go on only with a version that passed. Raises GateFailed with every failed check."""
+    if not report.passed:
+        raise GateFailed(
+            "the gate refused this version: " + "; ".join(report.reasons),
+            holds="nothing was registered and production is as it was",
+            do=f"read the release card of this run; the trained model stays in runs/{run.key}",
+        )
+
+
+@remote
+def register(config: Config, run: Run, trained: str, scores: str, report: GateReport) -> str:
+    """Seal the release, store it and enter it in the ledger; return its version."""
+    folder = run.path("release")
+    shutil.rmtree(folder, ignore_errors=True)
+    for part in (trained, scores):
+        shutil.copytree(part, folder, ignore=NOT_RELEASED, dirs_exist_ok=True)
+    lineage = lineage_of(config, run, Path(trained))
+    (folder / "gate.json").write_text(report.model_dump_json(indent=1))
+    (folder / "lineage.json").write_text(json.dumps(lineage, indent=1, sort_keys=True))
+    digest = releases.seal(folder)
+    releases.publish(connect(config).store, folder, digest)
+    return enter(config, digest, read_scores(folder), report.reasons, lineage, "retrain")
+
+
+def enter(
+    config: Config,
+    digest: str,
+    scores: Scores,
+    reasons: tuple[str, ...],
+    lineage: dict[str, str],
+    by: str,
+) -> str:
+    """Enter a stored release in the ledger under a version made of the day and its digest."""
+    version = f"{ledger.now():%Y.%m.%d}-{digest[:7]}"
+
+    def decide(state: Ledger) -> Registered | None:
+        if any(v.registered.digest == digest for v in state.versions.values()):
+            return None
+        return Registered(
+            version=version,
+            digest=digest,
+            accuracy=scores.accuracy,
+            families={name: family.accuracy for name, family in scores.families.items()},
+            reasons=reasons,
+            lineage=lineage,
+        )
+
+    state = ledger.append(connect(config).store, decide, by=by, run=_flow_run())
+    known = {v.registered.digest: name for name, v in state.versions.items()}
+    return known[digest]
+
+
+def lineage_of(config: Config, run: Run, trained: Path) -> dict[str, str]:
+    """What is needed to repeat the training, as flat text."""
+    training: dict[str, Any] = json.loads((trained / "training.json").read_text())
+    return {
+        "key": run.key,
+        "commit": run.commit,
+        "dirty": str(run.dirty).lower(),
+        "dataset": config.dataset.uri,
+        "data_fingerprint": training["data_fingerprint"],
+        "config": config.model_dump_json(),
+        "seed": str(run.seed),
+        "steps_max": str(run.steps_max),
+        "processes": str(config.compute.processes),
+        "wandb_run_id": training.get("wandb_run_id") or "none",
+        "packages": json.dumps(training["packages"], sort_keys=True),
+    }
+
+
+def read_scores(folder: Path) -> Scores:
+    return Scores.model_validate_json((folder / "scores.json").read_text())
+
+
+def _compare(champion: str, ours: Path, theirs: Path, alpha: float) -> Paired:
+    import pandas as pd
+
+    columns = ["question_id", "correct"]
+    frames = [
+        pd.read_parquet(p / "predictions.parquet", columns=columns) for p in (ours, theirs)
+    ]
+    both = frames[0].merge(frames[1], on="question_id", validate="one_to_one")
+    if len(both) != len(frames[0]) or len(both) != len(frames[1]):
+        raise DataError(
+            f"{len(both)} questions in common of {len(frames[0])} and {len(frames[1])}",
+            expected=f"the new version and {champion} scored on the same questions",
+            holds="nothing was registered",
+        )
+    return compare(champion, both["correct_x"].tolist(), both["correct_y"].tolist(), alpha)
+
+
+def _flow_run() -> str:
+    return str(runtime.flow_run.id or "")

@@ -1,0 +1,84 @@
+"""The rollout's report in the Prefect UI: its windows as a picture and a table."""
+
+from prefect import runtime
+from prefect.artifacts import create_markdown_artifact
+from prefect.events import emit_event
+
+from deployments import connect, ledger
+from policy.config import Config
+from policy.ledger import RolloutChanged
+from policy.state import Phase, Rollout, Row, Tally, rows
+from tasks import remote
+from tasks.pictures import rollout_windows
+
+
+@remote
+def rollout_report(config: Config, rollout: Rollout) -> None:
+    """Publish the report and tell others by an event how the rollout ended."""
+    records = ledger.read(connect(config).store).records
+    changes = [record.event for record in records if isinstance(record.event, RolloutChanged)]
+    windows = rows(change.rollout for change in changes if change.rollout.id == rollout.id)
+    create_markdown_artifact(
+        key=f"rollout-{rollout.endpoint}",
+        markdown=report(rollout, windows),
+        description=f"{rollout.version}: {rollout.phase}",
+    )
+    emit_event(
+        f"arr-coc.rollout.{rollout.phase}",
+        resource={"prefect.resource.id": f"arr-coc.{rollout.endpoint}"},
+        payload={"version": rollout.version, "reason": rollout.reason},
+        related=[
+            {
+                "prefect.resource.id": f"prefect.flow-run.{runtime.flow_run.id}",
+                "prefect.resource.role": "flow-run",
+            }
+        ],
+    )
+
+
+def report(rollout: Rollout, windows: tuple[Row, ...]) -> str:
+    """The markdown of one report."""
+    ends = {Phase.DONE: "promoted", Phase.ROLLED_BACK: "**taken back**"}
+    lines = "\n".join(_line(row) for row in windows) or "| – | no window was judged | | | | | |"
+    picture = rollout_windows(windows) if windows else ""
+    seconds = (rollout.entered_at - rollout.started_at).total_seconds()
+    end = ends.get(rollout.phase, rollout.phase)
+    return f"""# {rollout.version} on {rollout.endpoint}: {end}
+
+{rollout.reason}
+
+Strategy {rollout.plan.strategy} {list(rollout.plan.weights)}, before: \
+{rollout.stable or "nothing"}, by {rollout.by}, {seconds:.0f} s.
+
+{picture}
+
+| at | weight | requests | errors | p95 | right answers | verdict |
+| --- | --- | --- | --- | --- | --- | --- |
+{lines}
+
+Each cell: the new version / stable in the same window.
+"""
+
+
+def _line(row: Row) -> str:
+    pair = (row.canary, row.stable)
+    cells = (
+        f"{row.at:%H:%M:%S}",
+        f"{row.weight} %",
+        _both(pair, lambda tally: str(tally.requests)),
+        _both(pair, lambda tally: str(tally.errors)),
+        _both(pair, _p95),
+        _both(pair, lambda t: f"{t.correct} of {t.labels}" if t.labels else "–"),
+        f"{row.verdict}: {row.reason}",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def _both(pair: tuple[Tally | None, Tally | None], tell) -> str:
+    return " / ".join("–" if tally is None else tell(tally) for tally in pair)
+
+
+def _p95(tally: Tally) -> str:
+    if not tally.requests:
+        return "–"
+    return "> 10 s" if tally.latency_p95_s is None else f"≤ {1000 * tally.latency_p95_s:.0f} ms"

@@ -1,0 +1,143 @@
+"""From data to scores: each step runs one program of model/ where the place runs programs.
+
+Outputs lie in `<root>/data/<fingerprint>` and `<root>/runs/<key>`, where the key stands for
+everything that went in. A program that finds its finished output does nothing, and one that
+finds a part goes on from there, so a killed run that is started again loses little.
+"""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import runtime
+from pydantic import BaseModel
+
+from deployments import connect, ledger
+from policy.config import Config
+from policy.ledger import Ledger, RetrainingStarted
+from policy.retraining import Cause, permit
+from tasks import once, remote
+from tasks.progress import reporter
+
+
+class Run(BaseModel, frozen=True):
+    """One retraining: what goes in, and the folder where its results lie."""
+
+    key: str
+    folder: str
+    seed: int
+    steps_max: int
+    cause: Cause
+    why: str
+    commit: str
+    dirty: bool
+
+    def path(self, name: str) -> Path:
+        return Path(self.folder) / name
+
+
+@remote
+def plan(
+    config: Config, seed: int | None, steps_max: int | None, cause: Cause, why: str
+) -> Run:
+    """Name the run by its inputs and enter it in the ledger. Raises Refused.
+
+    Without a seed the run draws one from its own id, so that a retry draws the same.
+    """
+    flow_run = str(runtime.flow_run.id)
+    seed = int(_digest(flow_run), 16) % 2**31 if seed is None else seed
+    steps = steps_max or config.model.steps_max
+    commit, dirty = _git()
+    inputs = [config.dataset.version, config.model.model_dump(), config.compute.processes]
+    key = _digest(json.dumps([*inputs, seed, steps, commit]))[:12]
+
+    def decide(state: Ledger) -> RetrainingStarted | None:
+        if key in state.retrainings:
+            return None  # this very run goes on after a crash
+        permit(cause, [*state.retrainings.values()], config.retraining, ledger.now())
+        return RetrainingStarted(key=key, cause=cause, why=why)
+
+    ledger.append(connect(config).store, decide, by=f"retrain ({cause})", run=flow_run)
+    folder = str(Path(config.root).absolute() / "runs" / key)
+    return Run(
+        key=key, folder=folder, seed=seed, steps_max=steps,
+        cause=cause, why=why, commit=commit, dirty=dirty,
+    )  # fmt: skip
+
+
+@once
+def fetch(config: Config) -> str:
+    """Make or bring the pinned data set, and return its folder."""
+    fingerprint = config.dataset.version.removeprefix("sha256:")
+    folder = Path(config.root).absolute() / "data" / fingerprint[:16]
+    _program(config, "model.data", {"dataset": config.dataset}, {}, folder)
+    return str(folder)
+
+
+@once
+def check(config: Config, run: Run, data: str) -> None:
+    """Read every question and image once. Raises JobFailed naming the first thing wrong."""
+    sections = {"dataset": config.dataset}
+    _program(config, "model.data", sections, {"check": data}, run.path("check"))
+
+
+@once
+def train(config: Config, run: Run, data: str) -> str:
+    """Train, or go on training, and return the folder of the trained model."""
+    model = config.model.model_copy(update={"steps_max": run.steps_max})
+    sections = {
+        "model": model,
+        "seed": run.seed,
+        "compute": config.compute,
+        "checkpointing": config.checkpointing,
+        "tracking": config.tracking,
+    }
+    output = run.path("train")
+    _program(config, "model.train", sections, {"data": data}, output, config.compute.processes)
+    return str(output)
+
+
+@once
+def evaluate(config: Config, data: str, model: str, output: str) -> str:
+    """Score a trained model or a release on the held-out questions; return the folder."""
+    inputs = {"data": data, "model": model}
+    _program(config, "model.evaluate", {"compute": config.compute}, inputs, Path(output))
+    return output
+
+
+def _program(
+    config: Config,
+    program: str,
+    sections: Mapping[str, BaseModel | int],
+    inputs: Mapping[str, str],
+    output: Path,
+    processes: int = 1,
+) -> None:
+    plain: dict[str, Any] = {
+        name: section.model_dump(mode="json") if isinstance(section, BaseModel) else section
+        for name, section in sections.items()
+    }
+    with reporter(program) as on_progress:
+        connect(config).jobs.run(
+            program, plain, inputs, output, processes=processes, on_progress=on_progress
+        )
+
+
+def _git() -> tuple[str, bool]:
+    """The code's commit and whether files differ from it; ('unknown', True) without git."""
+    commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain"])
+    try:
+        commit, changes = (
+            subprocess.run(c, capture_output=True, text=True, check=True).stdout.strip()
+            for c in commands
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", True
+    return commit, bool(changes)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
