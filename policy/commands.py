@@ -8,7 +8,7 @@ from pydantic import AwareDatetime
 
 from policy.errors import Refused
 from policy.state import FINISHED, Phase, Rollout
-from policy.transitions import but, enter, take_back
+from policy.transitions import but, enter, fresh_analyses, take_back
 
 _BEFORE_100 = frozenset(
     {
@@ -85,7 +85,8 @@ def _resumed(rollout: Rollout, at: AwareDatetime) -> Rollout:
     if rollout.paused_at is None:
         return rollout
     entered_at = rollout.entered_at + (at - rollout.paused_at)
-    return but(rollout, paused_at=None, entered_at=entered_at, window=None)
+    analyses = fresh_analyses(rollout) if rollout.phase is Phase.STEP else ()
+    return but(rollout, paused_at=None, entered_at=entered_at, window=None, analyses=analyses)
 
 
 def _signed(by: str, why: str) -> None:

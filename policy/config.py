@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from policy.condition import check
 from policy.counts import LATENCY_EDGES_S
 from policy.errors import ConfigError
 
@@ -190,6 +198,13 @@ class Analysis(_Section):
     interval_s: Annotated[float, Field(gt=0)]
     count: Count = Field(description="measurements; 0: until the window ends")
     dry_run: bool = Field(description="measured and shown, but decides nothing")
+
+    @field_validator("success_condition", "failure_condition")
+    @classmethod
+    def _can_be_evaluated(cls, condition: str) -> str:
+        if condition:
+            check(condition)
+        return condition
 
 
 class Deadlines(_Section):

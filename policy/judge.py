@@ -19,11 +19,12 @@ class Verdict(StrEnum):
 
 
 class Ruling(NamedTuple):
-    """`anew`: what this window has seen must not weigh on the next one."""
+    """`anew`: the next window starts without these counts. `final`: a FAIL not tolerated."""
 
     verdict: Verdict
     reason: str
     anew: bool = False
+    final: bool = False
 
 
 class Bounds(NamedTuple):
@@ -82,6 +83,24 @@ def rule(
     if exceeded:
         return _when(over, Verdict.INCONCLUSIVE, f"{exceeded[0].past}, not proven yet")
     return _when(over, Verdict.PASS, _within(bounds, canary))
+
+
+def rule_shadow(
+    compared: int, differed: int, compared_min: int, limit: float, alpha: float
+) -> Ruling:
+    """Judge the answers of mirrored requests that differ from stable's."""
+    if compared < compared_min:
+        more = compared_min - compared
+        short = f"compared answers {compared} < {compared_min}; {more} more needed"
+        return Ruling(Verdict.INCONCLUSIVE, short)
+    rate = differed / max(compared, 1)
+    past = f"disagreement {rate:.3f} > {limit:g} at {compared} answers"
+    metric = _Metric(differed, compared, limit, past)
+    if metric.proven(alpha):
+        return Ruling(Verdict.FAIL, past)
+    if metric.exceeded:
+        return Ruling(Verdict.INCONCLUSIVE, f"{past}, not proven yet")
+    return Ruling(Verdict.PASS, f"disagreement {rate:.3f} <= {limit:g} at {compared} answers")
 
 
 def _when(over: bool, verdict: Verdict, reason: str) -> Ruling:

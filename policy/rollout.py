@@ -18,6 +18,7 @@ from policy.commands import abort, approve, pause, promote_now, reject, resume
 from policy.counts import LATENCY_EDGES_S, Counts, Labelled, Sample, between
 from policy.evidence import chance_of_so_few
 from policy.judge import Verdict
+from policy.looks import weigh_block
 from policy.state import (
     Compared,
     Phase,
@@ -217,4 +218,5 @@ def _readiness_changed(rollout: Rollout, seen: Seen) -> Rollout:
         return but(rollout, unready_since=seen.at, reason=away)
     if failures > tolerated:
         return take_back(rollout, seen.at, f"{away}: failures {failures} > {tolerated}")
-    return but(rollout, unready_since=seen.at, failures=failures, window=None, reason=away)
+    weighed = weigh_block(rollout, seen, now=True)
+    return but(weighed, unready_since=seen.at, failures=failures, window=None, reason=away)

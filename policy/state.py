@@ -15,6 +15,8 @@ from math import isinf
 
 from pydantic import AwareDatetime, BaseModel
 
+from policy.analysis import Run
+from policy.comparison import Evidence
 from policy.config import Rollout as Plan
 from policy.counts import Sample
 from policy.errors import Refused
@@ -63,13 +65,20 @@ class Row(BaseModel, frozen=True):
     reason: str
 
 
-class Window(BaseModel, frozen=True):
-    """Readings at the window's start; the next verdict is `due`. None: metrics were away."""
+class Reading(BaseModel, frozen=True):
+    """Cumulative counters at one moment. None: the metrics were away."""
 
-    since: AwareDatetime
-    due: AwareDatetime
+    at: AwareDatetime
     canary: Sample | None
     stable: Sample | None
+
+
+class Window(BaseModel, frozen=True):
+    """The next verdict is `due`; `block` is where the evidence not yet weighed begins."""
+
+    start: Reading
+    due: AwareDatetime
+    block: Reading
 
 
 class Rollout(BaseModel, frozen=True):
@@ -91,6 +100,8 @@ class Rollout(BaseModel, frozen=True):
     window: Window | None = None
     failures: int = 0
     inconclusive: int = 0
+    evidence: Evidence = Evidence()
+    analyses: tuple[Run, ...] = ()
     last: Row | None = None
     reason: str
     by: str

@@ -2,6 +2,7 @@
 
 from pydantic import AwareDatetime
 
+from policy.analysis import Run
 from policy.state import Phase, Rollout
 
 
@@ -29,8 +30,14 @@ def enter(
             "inconclusive": 0,
             "unready_s": 0.0,
             "paused_at": None,
+            "analyses": fresh_analyses(rollout) if phase is Phase.STEP else (),
         }
     )
+
+
+def fresh_analyses(rollout: Rollout) -> tuple[Run, ...]:
+    """The configured analyses with nothing measured: each step has its own run of them."""
+    return tuple(Run(name=analysis.name) for analysis in rollout.plan.analyses)
 
 
 def take_back(rollout: Rollout, at: AwareDatetime, reason: str, by: str = "") -> Rollout:
@@ -43,14 +50,27 @@ def next_step(rollout: Rollout, at: AwareDatetime, reason: str) -> Rollout:
 
     A first version has no stable to share with: it goes to 100 % at once.
     """
-    last = len(rollout.plan.weights) - 1
-    if rollout.step == last:
+    if rollout.step == _last(rollout):
         return enter(rollout, Phase.PROMOTING, at, reason)
-    ahead = [i for i in range(rollout.step + 1, last + 1) if rollout.plan.weights[i] > 0]
-    following = last if rollout.stable is None else ahead[0]
-    if following == last and rollout.plan.approval:
+    if leads_to_all(rollout) and rollout.plan.approval:
         return enter(rollout, Phase.AWAITING_APPROVAL, at, reason)
-    return enter(rollout, Phase.STEP, at, reason, step=following)
+    return enter(rollout, Phase.STEP, at, reason, step=_following(rollout))
+
+
+def leads_to_all(rollout: Rollout) -> bool:
+    """Whether the next step is the one to 100 %."""
+    return rollout.step < _last(rollout) == _following(rollout)
+
+
+def _following(rollout: Rollout) -> int:
+    weights, last = rollout.plan.weights, _last(rollout)
+    if rollout.stable is None:
+        return last
+    return next(i for i in range(min(rollout.step + 1, last), last + 1) if weights[i] > 0)
+
+
+def _last(rollout: Rollout) -> int:
+    return len(rollout.plan.weights) - 1
 
 
 def note(rollout: Rollout, reason: str) -> Rollout:
