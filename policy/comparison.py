@@ -14,8 +14,8 @@ from policy.counts import LATENCY_EDGES_S, Sample
 from policy.evidence import Prior, block_is_full, not_worse, worse
 
 _NAMES = ("error_rate", "slow_rate", "wrong_rate")
-_PRIORS = (Prior(0.01, 50), Prior(0.05, 20), Prior(0.1, 20))
-_ALPHA_SHARES = (0.5, 0.25, 0.25)
+PRIORS = (Prior(0.01, 50), Prior(0.05, 20), Prior(0.1, 20))
+ALPHA_SHARES = (0.5, 0.25, 0.25)
 _EDGE_ANSWERS = 20  # answers of stable from which its 95th percentile is taken
 Pair = tuple[int, int]  # events, trials
 
@@ -47,17 +47,17 @@ def full(evidence: Evidence, plan: Plan, canary: Sample, age_s: float) -> bool:
 
 def weigh(evidence: Evidence, plan: Plan, canary: Sample, stable: Sample) -> Evidence:
     """The evidence after one more block of both versions."""
-    edge_s = evidence.slow_edge_s
+    edge_s, within = evidence.slow_edge_s, plan.judge.non_inferiority_margin
     blocks = {
         "error_rate": (_errors(canary), _errors(stable)),
         "slow_rate": (_slow(canary, edge_s), _slow(stable, edge_s)),
         "wrong_rate": (_wrong(canary), _wrong(stable)),
     }
     weighed = {
-        name: _weighed(getattr(evidence, name), *blocks[name], prior, margin)
-        for name, prior, margin in zip(_NAMES, _PRIORS, _margins(plan), strict=True)
+        name: _weighed(getattr(evidence, name), *blocks[name], prior, margin, within)
+        for name, prior, margin in zip(_NAMES, PRIORS, _margins(plan), strict=True)
     }
-    return Evidence(**weighed, slow_edge_s=edge_s or _p95_edge(stable))
+    return Evidence(**weighed, slow_edge_s=edge_s or p95_edge(stable))
 
 
 def found_worse(evidence: Evidence, plan: Plan) -> str:
@@ -78,24 +78,27 @@ def not_proven(evidence: Evidence, plan: Plan) -> str:
 
     Each metric is proven at alpha by itself: all have to be, so no share is lost.
     """
-    for name, _, margin in _judged(plan):
+    within = plan.judge.non_inferiority_margin
+    for name, *_ in _judged(plan):
         bet: Bet = getattr(evidence, name)
         if bet.not_worse < -log(plan.judge.alpha):
             return (
-                f"{name} not yet proven within {margin:g} of stable: evidence "
+                f"{name} not yet proven within {within:g} of stable: evidence "
                 f"{_shown(bet.not_worse)} < {1 / plan.judge.alpha:.0f} at {bet.canary[1]}; "
                 f"{_more(bet, plan.judge.alpha)}"
             )
     return ""
 
 
-def _weighed(bet: Bet, canary: Pair, stable: Pair, prior: Prior, margin: float) -> Bet:
+def _weighed(
+    bet: Bet, canary: Pair, stable: Pair, prior: Prior, margin: float, within: float
+) -> Bet:
     """One side alone only teaches; a bet needs both."""
     gained = lost = 0.0
     if canary[1] and stable[1]:
         known = (_floats(bet.canary), _floats(bet.stable), _floats(canary), _floats(stable))
         gained = float(worse(*known, prior, margin))
-        lost = float(not_worse(*known, prior, margin))
+        lost = float(not_worse(*known, prior, within))
     return Bet(
         canary=_plus(bet.canary, canary),
         stable=_plus(bet.stable, stable),
@@ -106,7 +109,7 @@ def _weighed(bet: Bet, canary: Pair, stable: Pair, prior: Prior, margin: float) 
 
 def _judged(plan: Plan) -> tuple[tuple[str, float, float], ...]:
     """Name, share of alpha and margin of each metric that this plan judges."""
-    metrics = tuple(zip(_NAMES, _ALPHA_SHARES, _margins(plan), strict=True))
+    metrics = tuple(zip(_NAMES, ALPHA_SHARES, _margins(plan), strict=True))
     return metrics if plan.limits.labels_min else metrics[:2]
 
 
@@ -127,7 +130,7 @@ def _slow(sample: Sample, edge_s: float) -> Pair:
     return (sample.slower_than(edge_s), sum(sample.counts.latency)) if edge_s else (0, 0)
 
 
-def _p95_edge(stable: Sample) -> float:
+def p95_edge(stable: Sample) -> float:
     """The bucket edge that the share of slower answers is nearest to 5 % at; 0: too few."""
     answers = sum(stable.counts.latency)
     if answers < _EDGE_ANSWERS:

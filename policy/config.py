@@ -150,6 +150,10 @@ class Judge(_Section):
         description="the same for the share of answers slower than stable's p95"
     )
     accuracy_margin: Fraction
+    non_inferiority_margin: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="within so much of stable each rate is proven to be before 100 %, "
+        "where promotion asks for proof"
+    )
     block_requests: Positive = Field(description="canary requests in the first block")
     block_s: Annotated[float, Field(gt=0)] = Field(
         description="evidence is weighed and written to the ledger at least this often"

@@ -52,7 +52,7 @@ class _Metric(NamedTuple):
 
     def proven(self, alpha: float) -> bool:
         evidence = against_limit(self.events, self.trials, self.limit)
-        return self.exceeded and evidence >= -log(alpha)
+        return self.exceeded and bool(evidence >= -log(alpha))
 
 
 def rule(
