@@ -1,0 +1,96 @@
+"""From requests to answers: the part of serving that knows the network."""
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model import text, trained
+from model.errors import BadInput
+from model.images import PIXELS, decode
+
+IMAGE_BYTES_MAX = 10_000_000
+QUESTION_LETTERS_MAX = 1000
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One image with one question, as it came."""
+
+    image: bytes
+    question: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    answer: str
+    confidence: float
+
+
+class Answerer:
+    """A verified release in memory."""
+
+    def __init__(self, release: Path, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._subject = trained.load(release)
+        record = json.loads((release / "architecture.json").read_text())
+        self.instances_max = int(record["serving"]["instances_max"])
+
+    def warm_up(self) -> None:
+        """Answer once, so that the first request finds everything loaded."""
+        self._ask(np.zeros((1, PIXELS, PIXELS, 3), np.uint8), ["is it ready"])
+
+    def answer(self, instances: Sequence[Instance]) -> list[Prediction]:
+        """Raises BadInput for an image that cannot be decoded."""
+        pictures = [
+            decode(one.image, f"instances[{n}].image") for n, one in enumerate(instances)
+        ]
+        pixels_NPP3 = np.stack([pixels for pixels, _ in pictures])
+        return self._ask(pixels_NPP3, [one.question for one in instances])
+
+    def _ask(self, pixels_NPP3: np.ndarray, questions: Sequence[str]) -> list[Prediction]:
+        words_NL = text.numbers(questions, self._subject.words)
+        with torch.inference_mode():
+            reply = self._subject.network(
+                torch.from_numpy(pixels_NPP3), torch.from_numpy(words_NL)[:, None]
+            )
+            confidence_N, best_N = reply.answer_BQA[:, 0].softmax(dim=-1).max(dim=-1)
+        return [
+            Prediction(self._subject.answers[number], sure)
+            for number, sure in zip(best_N.tolist(), confidence_N.tolist(), strict=True)
+        ]
+
+
+def parse(body: bytes, instances_max: int) -> list[Instance]:
+    """The instances of a request's body. Raises BadInput naming what is wrong, and where."""
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadInput("the body is not JSON", expected='{"instances": [...]}') from error
+    if not isinstance(request, dict) or not isinstance(request.get("instances"), list):
+        raise BadInput("the body has no list 'instances'", expected='{"instances": [...]}')
+    instances = request["instances"]
+    if not 1 <= len(instances) <= instances_max:
+        raise BadInput(f"{len(instances)} instances", expected=f"1 to {instances_max}")
+    return [_instance(one, f"instances[{n}]") for n, one in enumerate(instances)]
+
+
+def _instance(value: object, name: str) -> Instance:
+    if not isinstance(value, dict) or value.keys() != {"image", "question"}:
+        raise BadInput(f"{name} has other keys", expected="image and question")
+    image, question = value["image"], value["question"]
+    if not isinstance(question, str) or not 1 <= len(question) <= QUESTION_LETTERS_MAX:
+        raise BadInput(
+            f"{name}.question", expected=f"a text of 1 to {QUESTION_LETTERS_MAX} letters"
+        )
+    if not isinstance(image, str) or len(image) > IMAGE_BYTES_MAX * 4 // 3:
+        raise BadInput(f"{name}.image", expected=f"base64 of at most {IMAGE_BYTES_MAX} bytes")
+    try:
+        return Instance(base64.b64decode(image, validate=True), question)
+    except (binascii.Error, ValueError) as error:
+        raise BadInput(f"{name}.image is not base64 ({error})") from error

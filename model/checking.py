@@ -1,0 +1,86 @@
+"""Everything that can be wrong with a data set, looked for before it is trained on."""
+
+from collections import Counter
+from pathlib import Path
+
+from model import manifest
+from model.console import Progress
+from model.errors import BadInput
+from model.images import decode
+
+
+def check(folder: Path, version: str, questions_min: int) -> dict[str, object]:
+    """Read every row and decode every image of a data set; return what was counted.
+
+    Raises:
+        BadInput: a missing or damaged manifest, another fingerprint than `version`, a split
+            too small or of one answer, a question asked twice of one image, an image in two
+            splits, a file that is missing, changed or not an image.
+    """
+    data = manifest.read(folder)
+    if data.fingerprint != version:
+        raise BadInput(
+            f"the data set has the fingerprint {data.fingerprint}",
+            expected=f"dataset.version (={version})",
+            do="find out why the data changed, or pin the new fingerprint",
+        )
+    for name, questions in data.splits.items():
+        if questions < questions_min:
+            raise BadInput(
+                f"split {name!r} has {questions} questions",
+                expected=f"at least dataset.questions_min (={questions_min})",
+            )
+    splits = {name: manifest.read_split(data, name) for name in manifest.SPLITS}
+    _no_image_in_two(splits)
+    for name, split in splits.items():
+        _no_question_twice(name, split)
+    return _report(data, splits) | {"images": _every_image(folder, splits)}
+
+
+def _report(data: manifest.DataSet, splits: dict[str, manifest.Split]) -> dict[str, object]:
+    return {
+        "fingerprint": data.fingerprint,
+        "questions": dict(data.splits),
+        "families": {
+            name: dict(Counter(split.families[n] for n in split.family_N.tolist()))
+            for name, split in splits.items()
+        },
+        "answers": {
+            name: dict(Counter(split.answers[n] for n in split.answer_N.tolist()))
+            for name, split in splits.items()
+        },
+    }
+
+
+def _no_image_in_two(splits: dict[str, manifest.Split]) -> None:
+    """By content: the same picture under two names is a leak too."""
+    home: dict[str, tuple[str, str]] = {}
+    for name, split in splits.items():
+        for image, sha256 in zip(split.images, split.hashes, strict=True):
+            other, before = home.setdefault(sha256, (name, image))
+            if other != name:
+                raise BadInput(
+                    f"image {image} of split {name!r} is {before} of split {other!r}",
+                    expected="no image in two splits: scores would be too good",
+                )
+
+
+def _no_question_twice(name: str, split: manifest.Split) -> None:
+    for i, image in enumerate(split.images):
+        asked = split.question_N[split.first_I[i] : split.first_I[i + 1]].tolist()
+        if len(set(asked)) < len(asked):
+            twice = split.questions[Counter(asked).most_common(1)[0][0]]
+            raise BadInput(f"image {image} of split {name!r} is asked {twice!r} twice")
+
+
+def _every_image(folder: Path, splits: dict[str, manifest.Split]) -> dict[str, int]:
+    progress = Progress("check", sum(len(split.images) for split in splits.values()))
+    done = 0
+    for split in splits.values():
+        for image, sha256 in zip(split.images, split.hashes, strict=True):
+            data = manifest.read_image(folder, image, sha256)
+            decode(data, f"image {image}")
+            done += 1
+            progress.update(done)
+    progress.end()
+    return {name: len(split.images) for name, split in splits.items()}

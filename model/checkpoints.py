@@ -1,0 +1,123 @@
+"""Checkpoints: whole or not there at all, checked when read, the newest few kept.
+
+A checkpoint is `step-00000120-1f3a….ckpt`; the last part is the start of its SHA-256, so a
+truncated or changed file is found and the one before is taken.
+"""
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.types import _PATH
+from typing_extensions import override
+
+from model.console import log
+from model.errors import BadInput
+from model.files import sha256_hex, write_whole
+
+NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.ckpt")
+
+
+class Shelf(Protocol):
+    """Where checkpoints are kept: a folder, or a bucket."""
+
+    def put(self, name: str, data: bytes) -> None: ...
+    def get(self, name: str) -> bytes: ...
+    def names(self) -> list[str]: ...
+    def remove(self, name: str) -> None: ...
+
+
+class Folder:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def put(self, name: str, data: bytes) -> None:
+        write_whole(self._path / name, data)
+
+    def get(self, name: str) -> bytes:
+        return (self._path / name).read_bytes()
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self._path.glob("step-*.ckpt"))
+
+    def remove(self, name: str) -> None:
+        (self._path / name).unlink(missing_ok=True)
+
+
+class Bucket:
+    """gs:// or s3://, with the credentials of the environment."""
+
+    def __init__(self, uri: str) -> None:
+        from obstore.store import from_url
+
+        self._store = from_url(uri)
+
+    def put(self, name: str, data: bytes) -> None:
+        self._store.put(name, data)
+
+    def get(self, name: str) -> bytes:
+        return bytes(self._store.get(name).bytes())
+
+    def names(self) -> list[str]:
+        found = [meta["path"] for page in self._store.list() for meta in page]
+        return sorted(path for path in found if NAME.fullmatch(path))
+
+    def remove(self, name: str) -> None:
+        self._store.delete(name)
+
+
+def shelf(uri: str, output: Path) -> Shelf:
+    """Open `checkpointing.uri`. Outside the run's own folder each run has a shelf by name."""
+    if uri == "run":
+        return Folder(output / "checkpoints")
+    if uri.startswith(("gs://", "s3://")):
+        return Bucket(f"{uri.rstrip('/')}/{output.resolve().name}")
+    if "://" in uri:
+        raise BadInput(f"checkpointing.uri (={uri})", expected="run, a folder, gs:// or s3://")
+    return Folder(Path(uri) / output.resolve().name)
+
+
+def newest_whole(place: Shelf) -> tuple[str, int] | None:
+    """Name and step of the newest checkpoint that is whole; says which ones are not."""
+    for name in reversed(place.names()):
+        match = NAME.fullmatch(name)
+        if match and sha256_hex(place.get(name)).startswith(match[2]):
+            return name, int(match[1])
+        log(f"checkpoint {name} is damaged; falling back to the one before")
+    return None
+
+
+class WholeCheckpoints(CheckpointIO):
+    """Lightning's plug for reading and writing; `path` is `step-N` going out."""
+
+    def __init__(self, place: Shelf, keep: int) -> None:
+        self._place, self._keep = place, keep
+
+    @override
+    def save_checkpoint(
+        self, checkpoint: Mapping[str, Any], path: _PATH, storage_options: Any | None = None
+    ) -> None:
+        """Write the new one first, then remove what is older than the newest `keep`."""
+        buffer = io.BytesIO()
+        torch.save(dict(checkpoint), buffer)
+        data = buffer.getvalue()
+        self._place.put(f"{Path(path).name}-{sha256_hex(data)[:16]}.ckpt", data)
+        for name in self._place.names()[: -self._keep]:
+            self._place.remove(name)
+
+    @override
+    def load_checkpoint(
+        self, path: _PATH, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        data = self._place.get(Path(path).name)
+        return torch.load(
+            io.BytesIO(data), map_location=map_location or "cpu", weights_only=True
+        )
+
+    @override
+    def remove_checkpoint(self, path: _PATH) -> None:
+        self._place.remove(Path(path).name)

@@ -1,0 +1,126 @@
+"""How a program of model/ talks to whoever started it: exit codes, last words, progress.
+
+Progress is one JSON object a line on standard output, at least every two seconds (a thread
+repeats the last one, so that a long import or checkpoint is not mistaken for a dead
+program; `done` stands still then) and at most five times a second.
+"""
+
+import errno
+import json
+import sys
+import threading
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from model.errors import BadInput, ModelError
+
+FASTEST_S, SLOWEST_S = 0.2, 1.5
+
+
+def run(main: Callable[..., None], paths: Sequence[str], optional: Sequence[str] = ()) -> int:
+    """Parse `--PATH VALUE` for each, call `main(PATH=VALUE, …)` and return the exit code.
+
+    The last line on standard error is `error: …` unless the code is 0 or 1 with a traceback.
+    """
+    parser = ArgumentParser(prog=f"python -m {_module(main)}", description=main.__doc__)
+    for name in [*paths, *optional]:
+        parser.add_argument(f"--{name}", type=Path, required=name in paths)
+    try:
+        main(**vars(parser.parse_args()))
+    except ModelError as error:
+        return _last_words(error, error.exit_code)
+    except MemoryError:
+        return _last_words(out_of_memory(), BadInput.exit_code)
+    except (OSError, RuntimeError) as error:
+        known = explain(error)
+        if known is None:
+            raise
+        return _last_words(known, known.exit_code)
+    return 0
+
+
+def explain(error: BaseException) -> ModelError | None:
+    """The clear form of a full disk or a spent memory; None if it is something else."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        return BadInput(
+            f"no room left to write {error.filename or 'a file'} ({error.strerror})",
+            expected="free disk space; what was complete before is intact",
+            do="make room and run the same command again",
+        )
+    text = str(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return out_of_memory()
+    return out_of_memory() if "out of memory" in text.lower() else None
+
+
+def out_of_memory() -> ModelError:
+    return BadInput(
+        "out of memory",
+        expected="room for one batch",
+        do="lower model.batch_images (and raise model.accumulate by as much)",
+    )
+
+
+class Progress:
+    """Prints `{"progress": {"phase": …, "done": …, "of": …, …}}` at a bearable rate."""
+
+    def __init__(self, phase: str, of: int, *, silent: bool = False) -> None:
+        self._record: dict[str, object] = {"phase": phase, "done": 0, "of": of}
+        self._silent = silent
+        self._lock = threading.Lock()
+        self._printed = 0.0
+        self._ended = threading.Event()
+        self._print()
+        threading.Thread(target=self._keep_talking, daemon=True).start()
+
+    def phase(self, name: str) -> None:
+        with self._lock:
+            self._record = {**self._record, "phase": name}
+
+    def tell(self, phase: str, done: int, of: int) -> None:
+        """The same for work in several phases."""
+        with self._lock:
+            self._record = {"phase": phase, "of": of}
+        self.update(done)
+
+    def update(self, done: int, **more: object) -> None:
+        with self._lock:
+            self._record = {**self._record, "done": done, **more}
+            if time.monotonic() - self._printed >= FASTEST_S:
+                self._print()
+
+    def end(self) -> None:
+        """Print the last record, whenever the one before was printed."""
+        self._ended.set()
+        with self._lock:
+            self._print()
+
+    def _print(self) -> None:
+        self._printed = time.monotonic()
+        if not self._silent:
+            sys.stdout.write(json.dumps({"progress": self._record}) + "\n")
+            sys.stdout.flush()
+
+    def _keep_talking(self) -> None:
+        while not self._ended.wait(SLOWEST_S / 3):
+            with self._lock:
+                if time.monotonic() - self._printed >= SLOWEST_S and not self._ended.is_set():
+                    self._print()
+
+
+def log(text: str) -> None:
+    """One line of log on standard error."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _last_words(error: ModelError, code: int) -> int:
+    log(f"error: {error}")
+    return code
+
+
+def _module(main: Callable[..., None]) -> str:
+    spec = getattr(sys.modules[main.__module__], "__spec__", None)
+    return spec.name if spec else main.__module__

@@ -1,0 +1,33 @@
+"""Every error that the programs of model/ raise on purpose; each is an exit code.
+
+ModelError       1   a fault of the program
+├── BadInput     2   configuration, data, model or disk: nothing to retry
+├── Diverged     3   the loss is not a number any more
+└── Stopped     75   asked to stop, a checkpoint is saved: run it again and it goes on
+"""
+
+
+class ModelError(Exception):
+    """The root. Give what was found, what was expected and what to do."""
+
+    exit_code = 1
+
+    def __init__(self, found: str, *, expected: str = "", do: str = "") -> None:
+        parts = [found]
+        if expected:
+            parts.append(f"expected {expected}")
+        if do:
+            parts.append(f"to do: {do}")
+        super().__init__("; ".join(parts))
+
+
+class BadInput(ModelError):
+    exit_code = 2
+
+
+class Diverged(ModelError):
+    exit_code = 3
+
+
+class Stopped(ModelError):
+    exit_code = 75

@@ -1,0 +1,138 @@
+"""Score a trained model on questions that it never saw.
+
+python -m model.evaluate --config FILE --data DIR --model DIR --output DIR
+"""
+
+import base64
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model import console, settings
+from model.console import Progress
+from model.files import write_json, write_whole
+
+if TYPE_CHECKING:
+    from model.batches import Pool
+    from model.trained import Trained
+
+AT_ONCE = 50
+REQUESTS = 200
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One question of split test and what the model said."""
+
+    question_id: str
+    image: str
+    question: str
+    family: str
+    answer: str
+    predicted: str
+    confidence: float
+
+    @property
+    def correct(self) -> float:
+        return float(self.answer == self.predicted)
+
+
+def main(config: Path, data: Path, model: Path, output: Path) -> None:
+    """Answer every question of split test; write predictions, sample requests and scores."""
+    chosen = settings.load(settings.EvaluateSettings, config)
+    if (output / "scores.json").is_file():
+        console.log(f"{output} holds scores already; nothing to do")
+        return
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["OMP_NUM_THREADS"] = str(chosen.compute.threads)
+    import torch
+
+    from model import manifest, trained
+    from model.batches import pool
+
+    torch.set_num_threads(chosen.compute.threads)
+    subject = trained.load(model)
+    whole = manifest.read(data)
+    source = pool(data, manifest.read_split(whole, "test"), subject.words, subject.answers)
+    answered = list(_answers(subject, source))
+    output.mkdir(parents=True, exist_ok=True)
+    _write_predictions(output, answered)
+    write_whole(output / "requests.jsonl", _requests(data, answered).encode())
+    write_json(output / "scores.json", scores(answered, whole.fingerprint))
+
+
+def scores(answered: Sequence[Answered], fingerprint: str) -> dict[str, object]:
+    """The accuracy over all and by family, each with its number of questions."""
+    families = sorted({one.family for one in answered})
+    by_family = {f: [one for one in answered if one.family == f] for f in families}
+    return {
+        "data_fingerprint": fingerprint,
+        **_score(answered),
+        "families": {family: _score(those) for family, those in by_family.items()},
+    }
+
+
+def _score(answered: Sequence[Answered]) -> dict[str, float]:
+    right = sum(one.correct for one in answered)
+    return {"questions": len(answered), "accuracy": round(right / len(answered), 6)}
+
+
+def _answers(subject: "Trained", source: "Pool") -> Iterator[Answered]:
+    import torch
+
+    split = source.split
+    progress = Progress("evaluate", source.images)
+    for start in range(0, source.images, AT_ONCE):
+        images = range(start, min(start + AT_ONCE, source.images))
+        batch = source.read(images, 0)
+        with torch.inference_mode():
+            reply = subject.network(batch.image_BPP3, batch.word_BQL)
+        confidence_BQ, best_BQ = reply.answer_BQA.softmax(dim=-1).max(dim=-1)
+        row_BQ = source.rows(images, best_BQ.shape[1])
+        asked_BQ = batch.asked_BQ.numpy()
+        found = (x[asked_BQ].tolist() for x in (row_BQ, best_BQ.numpy(), confidence_BQ.numpy()))
+        for row, number, sure in zip(*found, strict=True):
+            yield Answered(
+                question_id=split.ids[row],
+                image=split.images[split.image_of(row)],
+                question=split.questions[int(split.question_N[row])],
+                family=split.families[int(split.family_N[row])],
+                answer=split.answers[int(split.answer_N[row])],
+                predicted=subject.answers[number],
+                confidence=round(sure, 4),
+            )
+        progress.update(images[-1] + 1)
+    progress.end()
+
+
+def _write_predictions(output: Path, answered: Sequence[Answered]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = ("question_id", "family", "answer", "predicted", "correct", "confidence")
+    table = pa.table({name: [getattr(one, name) for one in answered] for name in names})
+    part = output / ".predictions.parquet.part"
+    pq.write_table(table, part)
+    part.replace(output / "predictions.parquet")
+
+
+def _requests(data: Path, answered: Sequence[Answered]) -> str:
+    """Up to `REQUESTS` questions, the same number of each family, spread over the images."""
+    families = sorted({one.family for one in answered})
+    each = max(1, REQUESTS // len(families))
+    lines = []
+    for family in families:
+        those = [one for one in answered if one.family == family]
+        for one in those[:: max(1, len(those) // each)][:each]:
+            image = base64.b64encode((data / one.image).read_bytes()).decode()
+            instance = {"image": image, "question": one.question}
+            lines.append({"instance": instance, "answer": one.answer, "family": family})
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(console.run(main, ["config", "data", "model", "output"]))

@@ -1,0 +1,49 @@
+"""A release as a folder: every file is what MANIFEST says, and nothing else is there."""
+
+import re
+from pathlib import Path
+
+from model.errors import BadInput
+from model.files import sha256_hex
+
+LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+def verify(folder: Path) -> None:
+    """Hold every file against MANIFEST, as `sha256sum -c` does. Raises BadInput."""
+    listed = _listed(folder)
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    present = {
+        name for name in present if name != "MANIFEST" and not name.startswith("SIGNATURE")
+    }
+    for what, names in (
+        ("missing", listed.keys() - present),
+        ("not in MANIFEST", present - listed.keys()),
+    ):
+        if names:
+            raise _refused(folder, f"{sorted(names)[0]} is {what}")
+    for name, expected in listed.items():
+        if (found := sha256_hex((folder / name).read_bytes())) != expected:
+            raise _refused(folder, f"{name} has SHA-256 {found}, MANIFEST says {expected}")
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    try:
+        lines = (folder / "MANIFEST").read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _refused(folder, f"MANIFEST cannot be read ({type(error).__name__})") from error
+    matches = [LINE.fullmatch(line) for line in lines]
+    listed = {match[2]: match[1] for match in matches if match}
+    if not lines or len(listed) < len(lines):
+        raise _refused(
+            folder, "MANIFEST holds a line that is no hash and path, or one path twice"
+        )
+    return listed
+
+
+def _refused(folder: Path, found: str) -> BadInput:
+    return BadInput(
+        f"release {folder.name} is refused: {found}",
+        expected="the files that were sealed",
+        do="bring the release in again from the store",
+    )

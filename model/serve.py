@@ -1,0 +1,76 @@
+"""Serve a release over HTTP: the container contract of Vertex AI.
+
+    AIP_HTTP_PORT=9001 AIP_HEALTH_ROUTE=/health AIP_PREDICT_ROUTE=/predict \\
+    ARR_COC_VERSION=v1 python -m model.serve --release DIR
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from model import console
+from model.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where and as what to serve; from the environment, without defaults but the host."""
+
+    host: str
+    port: int
+    health_route: str
+    predict_route: str
+    version: str
+    threads: int
+
+
+def main(release: Path) -> None:
+    """Verify a release, load it and answer requests until SIGTERM."""
+    address = read_address(os.environ)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["OMP_NUM_THREADS"] = str(address.threads)
+    from model.release import verify
+
+    verify(release)
+    from model.answering import Answerer
+    from model.web import application
+
+    answerer = Answerer(release, address.threads)
+    answerer.warm_up()
+    import uvicorn
+
+    app = application(answerer, address.version, address.health_route, address.predict_route)
+    uvicorn.run(
+        app, host=address.host, port=address.port, log_level="warning", access_log=False
+    )
+
+
+def read_address(environment: Mapping[str, str]) -> Address:
+    """Raises BadInput naming the variable that is missing or wrong."""
+    names = ("AIP_HTTP_PORT", "AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE", "ARR_COC_VERSION")
+    for name in names:
+        if not environment.get(name):
+            raise BadInput(f"{name} is not set", expected=f"all of {', '.join(names)}")
+    port, threads = environment["AIP_HTTP_PORT"], environment.get("ARR_COC_THREADS", "1")
+    for name, text in (("AIP_HTTP_PORT", port), ("ARR_COC_THREADS", threads)):
+        if not text.isdecimal() or not 1 <= int(text) <= 65535:
+            raise BadInput(f"{name} (={text})", expected="a whole number from 1 to 65535")
+    for name in ("AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE"):
+        if not environment[name].startswith("/"):
+            raise BadInput(
+                f"{name} (={environment[name]})", expected="a path that starts with /"
+            )
+    return Address(
+        host=environment.get("ARR_COC_HOST", "127.0.0.1"),
+        port=int(port),
+        health_route=environment["AIP_HEALTH_ROUTE"],
+        predict_route=environment["AIP_PREDICT_ROUTE"],
+        version=environment["ARR_COC_VERSION"],
+        threads=int(threads),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(console.run(main, ["release"]))

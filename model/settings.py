@@ -1,0 +1,130 @@
+"""The configuration files of the programs: strict, typed, without defaults."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from model.errors import BadInput
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Above0 = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+Ablation = Literal[
+    "none",
+    "no-propositional",
+    "no-perspectival",
+    "no-participatory",
+    "uniform-lod",
+    "no-opponent-processing",
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Dataset(_Section):
+    uri: str
+    format: Literal["generated", "arr-coc", "vqav2", "gqa", "textvqa", "vizwiz"]
+    version: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    questions_min: Positive
+
+
+class EarlyStopping(_Section):
+    every_steps: Positive
+    patience: Positive
+    min_delta: Fraction
+
+
+class Hyperparameters(_Section):
+    """`workers` are processes that read images ahead; 0 reads in the training process."""
+
+    width: Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
+    ablation: Ablation
+    workers: Count
+
+
+class Model(_Section):
+    name: Literal["arr-coc"]
+    hyperparameters: Hyperparameters
+    steps_max: Positive
+    batch_images: Positive
+    learning_rate: Above0
+    gradient_clip: Above0
+    accumulate: Positive
+    precision: Literal["32", "bf16-mixed", "16-mixed"]
+    strategy: Literal["ddp", "fsdp"]
+    early_stopping: EarlyStopping
+
+
+class Compute(_Section):
+    processes: Positive
+    threads: Positive
+    machine: str
+    accelerators: Count
+    accelerator: str
+    spot: bool
+    restarts_max: Count
+    timeout_s: Above0
+
+
+class Checkpointing(_Section):
+    every_s: Above0
+    keep: Positive
+    uri: str
+
+
+class Tracking(_Section):
+    project: str
+    entity: str
+    mode: Literal["offline", "online", "disabled"]
+
+
+class DataSettings(_Section):
+    """What `model.data` reads."""
+
+    dataset: Dataset
+
+
+class TrainSettings(_Section):
+    """What `model.train` reads."""
+
+    model: Model
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    compute: Compute
+    checkpointing: Checkpointing
+    tracking: Tracking
+
+
+class EvaluateSettings(_Section):
+    """What `model.evaluate` reads."""
+
+    compute: Compute
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def load(kind: type[Settings], path: Path) -> Settings:
+    """Read and validate one JSON file. Raises BadInput naming each wrong setting."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BadInput(f"no configuration at {path}", expected="a JSON file") from error
+    except ValidationError as error:
+        wrong = ", ".join(_one(e) for e in error.errors(include_url=False))
+        raise BadInput(
+            f"{path.name} has {error.error_count()} wrong setting(s): {wrong}",
+            do="correct them; model/README.md lists the sections",
+        ) from error
+
+
+def _one(detail: ErrorDetails) -> str:
+    where = ".".join(map(str, detail["loc"])) or "the file"
+    value = json.dumps(detail["input"], default=str)
+    return f"{where} (={value[:80]}): {detail['msg']}"

@@ -1,0 +1,32 @@
+"""Questions as numbers: lower-case words, counted from 1; 0 is no word or an unknown one."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+WORD = re.compile(r"[a-z0-9]+")
+WORDS_MAX = 20_000
+LENGTH_MAX = 32  # words of a question that are read
+
+
+def vocabulary(questions: Iterable[str]) -> list[str]:
+    """The words of the questions, the more frequent ones if there are too many, sorted."""
+    counts = Counter(word for question in questions for word in split(question))
+    often = sorted(counts, key=lambda word: (-counts[word], word))[:WORDS_MAX]
+    return sorted(often)
+
+
+def split(question: str) -> list[str]:
+    return WORD.findall(question.lower())
+
+
+def numbers(questions: Sequence[str], words: Sequence[str]) -> np.ndarray:
+    """Word numbers, int64 (questions, longest question), 0 after the last word."""
+    number = {word: n for n, word in enumerate(words, start=1)}
+    coded = [[number.get(word, 0) for word in split(q)[:LENGTH_MAX]] for q in questions]
+    table = np.zeros((len(coded), max(1, *map(len, coded))), np.int64)
+    for row, codes in zip(table, coded, strict=True):
+        row[: len(codes)] = codes
+    return table

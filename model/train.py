@@ -1,0 +1,43 @@
+"""Train a model, or go on training one.
+
+    python -m model.train --config FILE --data DIR --output DIR
+
+With compute.processes above 1 it starts that many of itself under torchrun's agent, unless
+torchrun started it. Killed at any point, the same command goes on from the last checkpoint.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from model import console, settings
+
+
+def main(config: Path, data: Path, output: Path) -> None:
+    """Train the network that the configuration names on a data set."""
+    chosen = settings.load(settings.TrainSettings, config)
+    if (output / "training.json").is_file():
+        console.log(f"{output} is a trained model already; nothing to do")
+        return
+    # Set before torch is loaded: threads that wait by spinning slow down all the others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["OMP_NUM_THREADS"] = str(chosen.compute.threads)
+    if chosen.compute.processes > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        from model.launch import launch
+
+        launch(chosen.compute.processes, ["-m", "model.train", *sys.argv[1:]])
+        return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from model.launch import end_with_parent
+
+        end_with_parent()
+    from model.session import train
+    from model.watch import Saving
+
+    saving = Saving(chosen.checkpointing.every_s)
+    saving.listen()
+    train(chosen, data, output, saving)
+
+
+if __name__ == "__main__":
+    sys.exit(console.run(main, ["config", "data", "output"]))
