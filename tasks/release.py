@@ -30,7 +30,7 @@ def champion(config: Config) -> Release | None:
 def champion_scores(config: Config, data: str, release: Release) -> str:
     """Score production on the same questions, once per release and data set."""
     place, root = connect(config), Path(config.root).absolute()
-    model = releases.fetch(place.store, release, root / "serving")
+    model = releases.fetch(place.store, release, root / "copies")
     scores = read_scores(model)
     if scores.data_fingerprint == config.dataset.version:
         return str(model)
@@ -60,7 +60,14 @@ def require(report: GateReport, run: Run) -> None:
 
 @remote
 def register(config: Config, run: Run, trained: str, scores: str, report: GateReport) -> str:
-    """Seal the release, store it and enter it in the ledger; return its version."""
+    """Seal the release, store it and enter it in the ledger; return its version.
+
+    A run that was registered before a crash gives the version it has already.
+    """
+    versions = ledger.read(connect(config).store).versions
+    for name, known in versions.items():
+        if known.registered.lineage.get("key") == run.key:
+            return name
     folder = run.path("release")
     shutil.rmtree(folder, ignore_errors=True)
     for part in (trained, scores):
@@ -106,6 +113,7 @@ def lineage_of(config: Config, run: Run, trained: Path) -> dict[str, str]:
     training: dict[str, Any] = json.loads((trained / "training.json").read_text())
     return {
         "key": run.key,
+        "model_code": run.code,
         "commit": run.commit,
         "dirty": str(run.dirty).lower(),
         "dataset": config.dataset.uri,

@@ -249,4 +249,6 @@ def _sample(place: Place, endpoint: str, version: str) -> Sample | None:
 
 def _bring(place: Place, config: Config, version: str) -> Path:
     digest = ledger.read(place.store).version(version).registered.digest
-    return releases.fetch(place.store, Release(version, digest), Path(config.root) / "serving")
+    return releases.fetch(
+        place.store, Release(version, digest), Path(config.root).absolute() / "copies"
+    )

@@ -32,6 +32,7 @@ class Run(BaseModel, frozen=True):
     steps_max: int
     cause: Cause
     why: str
+    code: str
     commit: str
     dirty: bool
 
@@ -50,9 +51,9 @@ def plan(
     flow_run = str(runtime.flow_run.id)
     seed = int(_digest(flow_run), 16) % 2**31 if seed is None else seed
     steps = steps_max or config.model.steps_max
-    commit, dirty = _git()
+    code, (commit, dirty) = model_code(), _git()
     inputs = [config.dataset.version, config.model.model_dump(), config.compute.processes]
-    key = _digest(json.dumps([*inputs, seed, steps, commit]))[:12]
+    key = _digest(json.dumps([*inputs, seed, steps, code]))[:12]
 
     def decide(state: Ledger) -> RetrainingStarted | None:
         if key in state.retrainings:
@@ -64,7 +65,7 @@ def plan(
     folder = str(Path(config.root).absolute() / "runs" / key)
     return Run(
         key=key, folder=folder, seed=seed, steps_max=steps,
-        cause=cause, why=why, commit=commit, dirty=dirty,
+        cause=cause, why=why, code=code, commit=commit, dirty=dirty,
     )  # fmt: skip
 
 
@@ -124,6 +125,15 @@ def _program(
         connect(config).jobs.run(
             program, plain, inputs, output, processes=processes, on_progress=on_progress
         )
+
+
+def model_code() -> str:
+    """The SHA-256 of the programs of model/ as they lie here, committed or not."""
+    folder = Path(__file__).parents[1] / "model"
+    files = sorted(folder.rglob("*.py"))
+    return _digest(
+        "".join(f"{f.relative_to(folder)} {_digest(f.read_text())}\n" for f in files)
+    )
 
 
 def _git() -> tuple[str, bool]:
