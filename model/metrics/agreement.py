@@ -107,7 +107,7 @@ def _numbers(forms: Sequence[Callable[[str], str]], texts_U: list[str]) -> list[
 def _leave_out_twins(
     others_NA: np.ndarray, match_NA: np.ndarray, twin_NA: pa.ListArray
 ) -> None:
-    """Take away from a match also its other twins that match, on the questions that have any."""
+    """Take away from a match its other twins that match; only few questions have any."""
     for row in np.flatnonzero(twin_NA.is_valid().to_numpy(zero_copy_only=False)):
         twin_A = np.asarray(twin_NA[int(row)].as_py())
         matched = np.flatnonzero(match_NA[row, : len(twin_A)])

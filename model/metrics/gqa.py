@@ -20,7 +20,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from model.errors import BadInput
 from model.metrics import interval
@@ -55,16 +54,17 @@ def consistency(truth: pa.Table, right_N: np.ndarray, image_N: np.ndarray) -> Sc
 
 
 def _positions(ids_N: pa.ChunkedArray, wanted_L: pa.Array) -> np.ndarray:
-    at_L = pc.index_in(wanted_L, value_set=ids_N.combine_chunks())
-    if at_L.null_count:
-        missing = wanted_L.filter(pc.is_null(at_L))
+    place = {name: at for at, name in enumerate(ids_N.to_pylist())}
+    wanted = wanted_L.to_pylist()
+    missing = [name for name in wanted if name not in place]
+    if missing:
         raise BadInput(
-            f"{at_L.null_count} entailed question(s) are not in the questions file,"
-            f" the first is {missing[0].as_py()!r}",
+            f"{len(missing)} entailed question(s) are not in the questions file,"
+            f" the first is {missing[0]!r}",
             expected="all questions, not the balanced ones alone",
             do="give the questions file of all questions, or leave consistency out",
         )
-    return at_L.to_numpy(zero_copy_only=False)
+    return np.array([place[name] for name in wanted], dtype=np.int64)
 
 
 def belongs(
@@ -79,11 +79,9 @@ def belongs(
     """
     wanted_N = truth["balanced"].to_numpy()
     place = {
-        name: at
-        for at, name in enumerate(truth["question_id"].to_pylist())
-        if wanted_N[at]
+        name: at for at, name in enumerate(truth["question_id"].to_pylist()) if wanted_N[at]
     }
-    common_N = pc.match_substring(truth["detailed_type"], "Common").to_numpy()
+    common_N = ["Common" in name for name in truth["detailed_type"].to_pylist()]
     answers = predicted_N.to_pylist()
     result_N2 = np.zeros((len(answers), 2))
     for name, *lists in choices:
@@ -107,7 +105,7 @@ def distribution(
     None if no question has a group. The interval is a jackknife over blocks of images of
     the value a question (the value itself grows with the number of questions).
     """
-    known_Q = np.asarray(pc.is_valid(group_Q))
+    known_Q = group_Q.is_valid().to_numpy(zero_copy_only=False)
     keep = pa.array(known_Q)
     group_Q, gold_Q, predicted_Q = (a.filter(keep) for a in (group_Q, gold_Q, predicted_Q))
     questions = len(group_Q)
@@ -115,19 +113,22 @@ def distribution(
         return None
     cell_Q, seen_Q = _cells(group_Q, gold_Q, predicted_Q)
     block_Q = _blocks(image_Q[known_Q])
-    gold_CK = _count(cell_Q, block_Q, cell_Q.max() + 1)
+    blocks = int(block_Q.max()) + 1
+    gold_CK = _count(cell_Q, block_Q, int(cell_Q.max()) + 1, blocks)
     hit = seen_Q >= 0
-    predicted_CK = _count(seen_Q[hit], block_Q[hit], len(gold_CK))
+    predicted_CK = _count(seen_Q[hit], block_Q[hit], len(gold_CK), blocks)
     group_C = np.zeros(len(gold_CK), dtype=np.int64)
     group_C[cell_Q] = _codes(group_Q)
 
-    value = _chi_square(gold_CK.sum(1, keepdims=True), predicted_CK.sum(1, keepdims=True), group_C)
+    value = _chi_square(
+        gold_CK.sum(1, keepdims=True), predicted_CK.sum(1, keepdims=True), group_C
+    )
     without_K = _chi_square(
         gold_CK.sum(1, keepdims=True) - gold_CK,
         predicted_CK.sum(1, keepdims=True) - predicted_CK,
         group_C,
     )
-    left_K = questions - np.bincount(block_Q, minlength=gold_CK.shape[1])
+    left_K = questions - np.bincount(block_Q)
     half = _jackknife(value[0] / questions, without_K / np.maximum(left_K, 1)) * questions
     return Score(
         float(value[0]) / 100,
@@ -137,7 +138,9 @@ def distribution(
     )
 
 
-def _chi_square(gold_CK: np.ndarray, predicted_CK: np.ndarray, group_C: np.ndarray) -> np.ndarray:
+def _chi_square(
+    gold_CK: np.ndarray, predicted_CK: np.ndarray, group_C: np.ndarray
+) -> np.ndarray:
     """The mean over groups, weighted by their true answers, for each column, shape (K,)."""
     term_CK = (predicted_CK - gold_CK) ** 2 / np.maximum(gold_CK, 1)
     term_CK[gold_CK == 0] = 0  # an answer that is never right in its group is not counted
@@ -176,10 +179,11 @@ def _codes(array: pa.Array) -> np.ndarray:
 
 
 def _blocks(image_Q: np.ndarray) -> np.ndarray:
-    _, number_Q = np.unique(image_Q, return_inverse=True)
-    return number_Q % _BLOCKS
+    """A block for each image, all of about the same size; no block is empty."""
+    images, number_Q = np.unique(image_Q, return_inverse=True)
+    return number_Q % min(_BLOCKS, len(images))
 
 
-def _count(cell: np.ndarray, block: np.ndarray, cells: int) -> np.ndarray:
-    flat = np.bincount(cell * _BLOCKS + block, minlength=cells * _BLOCKS)
-    return flat.reshape(cells, _BLOCKS).astype(float)
+def _count(cell: np.ndarray, block: np.ndarray, cells: int, blocks: int) -> np.ndarray:
+    flat = np.bincount(cell * blocks + block, minlength=cells * blocks)
+    return flat.reshape(cells, blocks).astype(float)

@@ -1,0 +1,71 @@
+"""What is right, as columns: from the official file or from a converted data set."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model import manifest
+from model.errors import BadInput
+from model.formats import gqa, textvqa, vizwiz, vqav2
+from model.formats.question import Question, table, truth_schema
+
+_READERS: dict[str, Callable[[Path], Iterable[Question]]] = {
+    "vqav2": vqav2.annotations,
+    "textvqa": textvqa.questions,
+    "vizwiz": vizwiz.questions,
+    "gqa": lambda path: (question for question, _ in gqa.questions(path)),
+}
+BENCHMARKS = tuple(_READERS)
+
+
+def read(benchmark: str, path: Path) -> pa.Table:
+    """The questions of `path` with the columns of model.formats.question.truth_schema.
+
+    Args:
+        path: VQAv2's annotations, GQA's questions (a file or a folder of chunks), TextVQA's
+            or VizWiz's file; or a data set that model.formats.convert made: its split test.
+
+    Raises:
+        BadInput: an unknown benchmark, a missing, damaged or empty file, an id given twice.
+    """
+    if benchmark not in _READERS:
+        raise BadInput(f"benchmark {benchmark!r}", expected=f"one of {BENCHMARKS}")
+    if (path / "dataset.json").is_file():
+        questions = _converted(benchmark, path)
+    else:
+        try:
+            questions = table(_READERS[benchmark](path), benchmark)
+        except UnicodeEncodeError as error:
+            raise BadInput(f"{path} holds half a character ({error.reason})") from error
+    ids = questions["question_id"]
+    if not len(ids):
+        raise BadInput(f"{path} holds no questions", expected="at least one")
+    if len(ids.unique()) < len(ids):
+        ((twice, times),) = Counter(ids.to_pylist()).most_common(1)
+        raise BadInput(f"question {twice!r} is in {path} {times} times", expected="each once")
+    return questions.combine_chunks()
+
+
+def _converted(benchmark: str, folder: Path) -> pa.Table:
+    """The split test of a converted data set, held against its manifest."""
+    data = manifest.read(folder)
+    path = folder / "truth.parquet"
+    try:
+        questions = pq.read_table(path, filters=[("split", "=", "test")]).drop_columns("split")
+    except (OSError, pa.ArrowException) as error:
+        raise BadInput(f"{path} is missing or damaged ({error})", do="convert again") from error
+    if questions.schema != truth_schema(benchmark):
+        raise BadInput(
+            f"{path} has the columns {questions.schema.names}",
+            expected=f"a data set of the format {benchmark}",
+        )
+    if questions.num_rows != data.splits["test"]:
+        raise BadInput(
+            f"{path} has {questions.num_rows} questions of split test",
+            expected=f"{data.splits['test']} as in the manifest",
+            do="convert again",
+        )
+    return questions
