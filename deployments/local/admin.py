@@ -1,0 +1,79 @@
+"""Envoy's admin port: what it really does now, and its counters."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from deployments.local.envoy import MARKS, Split, split_of
+from policy.errors import EndpointError
+
+
+class Admin:
+    """Questions to one running Envoy. Each raises EndpointError if it does not answer."""
+
+    def __init__(self, endpoint: str, port: int) -> None:
+        self._endpoint = endpoint
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5)
+
+    def ready(self) -> bool:
+        try:
+            return self._client.get("/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def contents(self, kind: str) -> frozenset[str]:
+        """The content marks of the active clusters or routes."""
+        resources = self._clusters() if kind == "clusters" else self._routes()
+        marks = (r.get("metadata", {}).get("filter_metadata", {}) for r in resources)
+        return frozenset(mark.get(MARKS, {}).get("content", "") for mark in marks)
+
+    def split(self) -> Split:
+        """The split that is in force."""
+        return next((split_of(route) for route in self._routes()), Split())
+
+    def refusal(self) -> str:
+        """Why Envoy refused what was written last, in its own words; empty if it did not."""
+        dump = self._get("/config_dump")["configs"]
+        states = [entry.get("error_state") for part in dump for entry in _entries(part)]
+        return "; ".join(state.get("details", "") for state in states if state)
+
+    def active(self, version: str) -> int:
+        """Requests that `version` is answering right now."""
+        hosts = (c for c in self._statuses() if c["name"] == version)
+        return sum(_stat(h, "rq_active") for c in hosts for h in c.get("host_statuses", []))
+
+    def stats(self, pattern: str) -> Sequence[Mapping[str, Any]]:
+        """Counters and histograms whose names match, the buckets cumulative."""
+        query = {"format": "json", "histogram_buckets": "cumulative", "filter": pattern}
+        return self._get("/stats", query)["stats"]
+
+    def _clusters(self) -> Sequence[Mapping[str, Any]]:
+        dump = self._get("/config_dump", {"resource": "dynamic_active_clusters"})
+        return [entry["cluster"] for entry in dump.get("configs", [])]
+
+    def _routes(self) -> Sequence[Mapping[str, Any]]:
+        dump = self._get("/config_dump", {"resource": "dynamic_route_configs"})
+        return [entry["route_config"] for entry in dump.get("configs", [])]
+
+    def _statuses(self) -> Sequence[Mapping[str, Any]]:
+        return self._get("/clusters", {"format": "json"}).get("cluster_statuses", [])
+
+    def _get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+        try:
+            return self._client.get(path, params=query).raise_for_status().json()
+        except httpx.HTTPError as error:
+            raise EndpointError(
+                f"endpoint {self._endpoint}: Envoy does not answer ({error})",
+                holds="the split is what it was",
+                do="make up",
+            ) from error
+
+
+def _entries(part: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    lists = (value for value in part.values() if isinstance(value, list))
+    return [entry for entries in lists for entry in entries if isinstance(entry, dict)]
+
+
+def _stat(host: Mapping[str, Any], name: str) -> int:
+    return sum(int(s.get("value", 0)) for s in host.get("stats", []) if s["name"] == name)

@@ -1,0 +1,310 @@
+"""The endpoint of the place `local`: Envoy in front of model servers, one group per version.
+
+Nothing is remembered here: the servers stand in supervisord's conf.d, the split in Envoy
+and in the file that it loads at its start. So any process may call, and one that dies
+between two steps leaves something the next call completes.
+"""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from deployments import Json, Release, Reply, Store, releases
+from deployments.local import envoy
+from deployments.local.admin import Admin
+from deployments.local.envoy import Server, Split
+from deployments.local.files import alone, write_whole
+from deployments.local.layout import Layout
+from deployments.local.ports import find_free
+from deployments.local.programs import Process, Program, Supervisor, tail
+from policy.config import Local
+from policy.errors import EndpointError, Unsupported
+
+_PATIENCE_S = (1, 2, 3, 4)  # between writes of a file that Envoy may not have noticed
+_CAPABILITIES = frozenset({"canary", "pin", "drain", "fallback"})
+
+
+class EnvoyEndpoint:
+    """`deployments.Endpoint` on this machine.
+
+    Args:
+        server: the module that serves a release by the contract of model/README.md.
+        replicas: server processes per version. With two or more, one that is killed costs
+            no request even where its version has all the traffic.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        name: str,
+        local: Local,
+        store: Store,
+        *,
+        server: str = "model.serve",
+        replicas: int = 2,
+    ) -> None:
+        self.name = name
+        self.url = f"http://127.0.0.1:{listener_port(local, name)}"
+        self._layout, self._local, self._store = layout, local, store
+        self._server, self._replicas = server, replicas
+        self._supervisor = Supervisor(layout)
+        self._admin = Admin(name, admin_port(local, name))
+        self._client = httpx.Client(base_url=self.url)
+
+    def deploy(self, release: Release) -> None:
+        with self._alone():
+            _must_be_plain(release.version)
+            split = self._admin.split()
+            folder = releases.fetch(self._store, release, self._layout.serving(self.name))
+            self._start(release, folder)
+            self._write_clusters(self._servers(), split)
+            self._write_routes(self._servers(), split)
+
+    def deployed(self) -> Sequence[str]:
+        return [server.version for server in self._servers()]
+
+    def ready(self, version: str) -> bool:
+        self._must_be_deployed(version)
+        try:
+            reply = self._client.get(envoy.HEALTH_ROUTE, headers={envoy.PIN_HEADER: version})
+            if reply.status_code == 200:
+                return reply.headers.get(envoy.PIN_HEADER) == version
+        except httpx.TransportError:
+            pass  # not ready; whether it ever will be, its process tells
+        processes = self._processes(version)
+        if processes and all(process.gave_up for process in processes):
+            raise _never(self.name, version, processes[0])
+        return False
+
+    def weights(self) -> Mapping[str, int]:
+        return self._admin.split().weights
+
+    def set_weights(self, percent: Mapping[str, int], fallback: str | None = None) -> None:
+        """See the protocol. `fallback` answers what another version fails to.
+
+        It is the heaviest version unless it is named; it must be one of `percent`.
+        """
+        if sum(percent.values()) != 100 or min(percent.values()) < 0:
+            raise EndpointError(
+                f"weights {dict(percent)} of endpoint {self.name} add up to "
+                f"{sum(percent.values())}",
+                expected="percentages that add up to 100",
+                holds="the split is as it was",
+            )
+        with self._alone():
+            for version in {*percent, *filter(None, [fallback])}:
+                self._must_be_deployed(version)
+            servers, before = self._servers(), self._admin.split()
+            heaviest = max(percent, key=lambda version: percent[version])
+            after = Split(dict(percent), fallback or heaviest)
+            self._write_clusters(servers, before, after)
+            self._write_routes(servers, after)
+            self._write_clusters(servers, after)
+
+    def send(
+        self, version: str | None, instances: Sequence[Json], timeout_s: float = 10
+    ) -> Reply:
+        headers = {envoy.PIN_HEADER: version} if version else {}
+        body, started = {"instances": [*instances]}, time.perf_counter()
+        try:
+            reply = self._client.post(
+                envoy.PREDICT_ROUTE, json=body, headers=headers, timeout=timeout_s
+            )
+        except httpx.TransportError as error:
+            return Reply(0, "", (), time.perf_counter() - started, repr(error))
+        took_s = time.perf_counter() - started
+        return _reply(reply, took_s)
+
+    def undeploy(self, version: str) -> None:
+        with self._alone():
+            servers = self._servers()
+            stay = [server for server in servers if server.version != version]
+            split = self._admin.split()
+            if split.weights.get(version, 0) > 0:
+                raise EndpointError(
+                    f"{version} has {split.weights[version]} % of endpoint {self.name}",
+                    expected="weight 0",
+                    holds="it goes on serving",
+                    do="set the weights first",
+                )
+            rest = split.without(version)
+            self._write_clusters(servers, split, rest)
+            self._write_routes(stay, rest)
+            self._drain(version)
+            self._write_clusters(stay, rest)
+            self._supervisor.remove(self._program(version))
+            for server in servers:
+                if server.version == version:
+                    shutil.rmtree(self._layout.serving(self.name) / server.digest, True)
+
+    def capabilities(self, *needed: str) -> None:
+        missing = sorted(set(needed) - _CAPABILITIES)
+        if missing:
+            raise Unsupported(
+                f"endpoint {self.name} cannot do {missing}",
+                expected=f"some of {sorted(_CAPABILITIES)}",
+            )
+
+    def _start(self, release: Release, folder: Path) -> None:
+        for server in self._servers():
+            if server.version == release.version and server.digest != release.digest:
+                raise EndpointError(
+                    f"{release.version} is deployed with digest {server.digest[:12]}",
+                    expected=f"digest {release.digest[:12]}",
+                    holds="it goes on serving",
+                )
+            if server.version == release.version:
+                return
+        with alone(self._layout.supervisor / "ports.lock", "the choice of ports"):
+            taken = reserved_ports(self._supervisor)
+            ports = find_free(*self._local.model_ports, self._replicas, taken)
+            self._supervisor.apply(self._model_server(release, folder, tuple(ports)))
+
+    def _model_server(self, release: Release, folder: Path, ports: Sequence[int]) -> Program:
+        return Program(
+            name=self._program(release.version),
+            command=[sys.executable, "-m", self._server, "--release", str(folder)],
+            environment={
+                "AIP_HTTP_PORT": "{port}",
+                "AIP_HEALTH_ROUTE": envoy.HEALTH_ROUTE,
+                "AIP_PREDICT_ROUTE": envoy.PREDICT_ROUTE,
+                "ARR_COC_VERSION": release.version,
+                "ARR_COC_DIGEST": release.digest,
+                "OMP_NUM_THREADS": str(self._local.threads),
+                "PYTHONUNBUFFERED": "1",
+            },
+            folder=Path.cwd(),
+            ports=ports,
+            restart="unexpected",
+        )
+
+    def _servers(self) -> Sequence[Server]:
+        return servers_of(self._supervisor, self.name)
+
+    def _program(self, version: str) -> str:
+        return f"model-{self.name}-{version}"
+
+    def _processes(self, version: str) -> Sequence[Process]:
+        name = self._program(version)
+        return [p for p in self._supervisor.processes() if p.program == name]
+
+    def _must_be_deployed(self, version: str) -> None:
+        if version not in self.deployed():
+            raise EndpointError(
+                f"{version} is not deployed at endpoint {self.name}",
+                expected=f"one of {list(self.deployed())}",
+                holds="the split is as it was",
+                do="deploy it first",
+            )
+
+    def _write_clusters(self, servers: Sequence[Server], *splits: Split) -> None:
+        self._write("clusters", envoy.clusters(servers, *splits))
+
+    def _write_routes(self, servers: Sequence[Server], split: Split) -> None:
+        self._write("routes", envoy.routes(self.name, servers, split))
+
+    def _write(self, kind: str, discovery: Mapping[str, Any]) -> None:
+        """Replace one xDS file and wait until Envoy has its content.
+
+        The notice of a changed file can be lost, so it is written again until it arrives.
+        What Envoy refuses is taken back, so that it does not meet it at its next start.
+        """
+        path = self._layout.xds(self.name) / f"{kind}.json"
+        text, before = json.dumps(discovery, indent=1), path.read_text()
+        wanted = frozenset(map(envoy.fingerprint, discovery["resources"]))
+
+        def arrived() -> bool:
+            return self._admin.contents(kind) == wanted
+
+        if text == before and arrived():
+            return
+        for patience_s in _PATIENCE_S:
+            write_whole(path, text)
+            if _until(arrived, time.monotonic() + patience_s):
+                return
+        refusal = self._admin.refusal() or "no reason given"
+        write_whole(path, before)
+        raise EndpointError(
+            f"endpoint {self.name}: Envoy did not take the new {kind} in {sum(_PATIENCE_S)} s: "
+            f"{refusal}",
+            holds="the split is as it was",
+            do=f"read {self._layout.logs / f'envoy-{self.name}.log'}",
+        )
+
+    def _drain(self, version: str) -> None:
+        limit = time.monotonic() + envoy.REQUEST_TIMEOUT_S + 1
+        _until(lambda: self._admin.active(version) == 0, limit)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return alone(self._layout.endpoint(self.name) / "lock", f"endpoint {self.name}")
+
+
+def listener_port(local: Local, endpoint: str) -> int:
+    return local.staging_port if endpoint == "staging" else local.production_port
+
+
+def admin_port(local: Local, endpoint: str) -> int:
+    return local.staging_admin_port if endpoint == "staging" else local.production_admin_port
+
+
+def servers_of(supervisor: Supervisor, endpoint: str) -> Sequence[Server]:
+    """The model servers of one endpoint, as conf.d records them."""
+    found = []
+    prefix = f"model-{endpoint}-"
+    for name, settings in supervisor.written(prefix).items():
+        first, count = int(settings["numprocs_start"]), int(settings["numprocs"])
+        digest = settings["environment"].split('ARR_COC_DIGEST="')[1].split('"')[0]
+        ports = tuple(range(first, first + count))
+        found.append(Server(name.removeprefix(prefix), digest, ports))
+    return found
+
+
+def reserved_ports(supervisor: Supervisor) -> frozenset[int]:
+    """Ports of all model servers, running or not."""
+    endpoints = ("staging", "production")
+    servers = (server for name in endpoints for server in servers_of(supervisor, name))
+    return frozenset(port for server in servers for port in server.ports)
+
+
+def _must_be_plain(version: str) -> None:
+    if not version or set(version) - set("abcdefghijklmnopqrstuvwxyz0123456789.-_"):
+        raise EndpointError(
+            f"version {version!r} cannot be named in a file and a route",
+            expected="lower-case letters, digits, dots, dashes",
+        )
+
+
+def _reply(reply: httpx.Response, took_s: float) -> Reply:
+    version = reply.headers.get(envoy.PIN_HEADER, "")
+    try:
+        body = reply.json()
+        if reply.status_code == 200:
+            return Reply(200, version, tuple(body["predictions"]), took_s)
+        error = str(body["error"])
+    except (ValueError, KeyError, TypeError):
+        error = f"the body is not by the contract: {reply.text[:200]!r}"
+    return Reply(reply.status_code, version, (), took_s, error)
+
+
+def _never(endpoint: str, version: str, process: Process) -> EndpointError:
+    return EndpointError(
+        f"{version} will not serve at endpoint {endpoint}: its server is {process.state} "
+        f"(exit code {process.exit_code})\n{tail(process.log)}\n",
+        holds="it gets no traffic",
+        do=f"read {process.log}",
+    )
+
+
+def _until(condition: Callable[[], bool], deadline: float) -> bool:
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True

@@ -1,0 +1,77 @@
+"""A model server that is all contract and no model: it answers the question itself.
+
+The file `behaviour.json` of its release says how: {"answer", "fails", "delay_s", "exit",
+"ready_after_s"}; like model.serve it refuses a release whose MANIFEST does not hold.
+
+    python -m tests.local.answers --release DIR
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+STARTED = time.monotonic()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet
+    behaviour: dict = {}
+    count = 0
+
+    def do_GET(self):
+        ready = time.monotonic() - STARTED >= self.behaviour.get("ready_after_s", 0)
+        self.reply(200 if ready else 503, {})
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        time.sleep(self.behaviour.get("delay_s", 0))
+        type(self).count += 1
+        every = self.behaviour.get("fails_every", 0)
+        if every and self.count % every == 0:
+            return self.reply(500, {"error": "told to fail"})
+        try:
+            questions = [instance["question"] for instance in json.loads(body)["instances"]]
+        except (ValueError, KeyError, TypeError) as error:
+            return self.reply(400, {"error": repr(error)})
+        answer = self.behaviour.get("answer")
+        predictions = [{"answer": answer or q, "confidence": 1.0} for q in questions]
+        return self.reply(200, {"predictions": predictions})
+
+    def reply(self, status, body):
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.send_header("x-arr-version", os.environ["ARR_COC_VERSION"])
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
+    daemon_threads = True
+
+
+def main(release: Path) -> None:
+    for line in (release / "MANIFEST").read_text().splitlines():
+        digest, name = line.split("  ")
+        if hashlib.sha256((release / name).read_bytes()).hexdigest() != digest:
+            print(f"error: {name} is not what MANIFEST says", file=sys.stderr)
+            sys.exit(2)
+    Handler.behaviour = json.loads((release / "behaviour.json").read_text())
+    if "exit" in Handler.behaviour:
+        sys.exit(Handler.behaviour["exit"])
+    print("serving", flush=True)
+    Server(("127.0.0.1", int(os.environ["AIP_HTTP_PORT"])), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[sys.argv.index("--release") + 1]))
