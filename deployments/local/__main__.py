@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -24,6 +25,9 @@ def main() -> int:
     asked = parser.parse_args()
     config = load_config(asked.config)
     if asked.command == "up":
+        # prefect.yaml takes these two from the environment.
+        os.environ["ARR_COC_HOME"] = str(Path.cwd())
+        os.environ["ARR_COC_CONFIG"] = str(asked.config.resolve())
         stack.up(config, _say, deployments=not asked.no_deploy)
     elif asked.command == "down":
         stack.down(config, _say)
