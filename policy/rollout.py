@@ -169,10 +169,8 @@ def _noted(rollout: Rollout, more: str) -> Rollout:
 def _overdue(rollout: Rollout, at: AwareDatetime) -> str:
     """The reason if the state, a pause or an outage lasts too long; "" if not."""
     deadlines = rollout.plan.deadlines
-    if rollout.unready_since is not None:
-        down_s, budget_s = (at - rollout.unready_since).total_seconds(), _outage_budget(rollout)
-        if down_s > budget_s:
-            return f"{rollout.version} not ready for {down_s:.1f} s > {budget_s:g} s"
+    if rollout.unready_since is not None and (down := _down_too_long(rollout, at)):
+        return down
     if rollout.paused_at is not None:
         return _late("paused", (at - rollout.paused_at).total_seconds(), deadlines.paused_s)
     limits = {
@@ -195,14 +193,17 @@ def _late(what: str, elapsed_s: float, limit_s: float) -> str:
     return f"{what} for {elapsed_s:.1f} s > {limit_s:g} s" if elapsed_s > limit_s else ""
 
 
-def _outage_budget(rollout: Rollout) -> float:
-    """Seconds that this outage may last; a watch has its availability to keep as well."""
-    budget_s = rollout.plan.deadlines.unready_s
-    if rollout.phase is Phase.WATCHING:
-        watch = rollout.plan.watch
-        left_s = (1 - watch.availability_min) * watch.s - rollout.unready_s
-        budget_s = min(budget_s, max(left_s, 0.0))
-    return budget_s
+def _down_too_long(rollout: Rollout, at: AwareDatetime) -> str:
+    """An outage has its deadline, and a watch its availability, over all outages in it."""
+    down_s = (at - (rollout.unready_since or at)).total_seconds()
+    if late := _late(f"{rollout.version} not ready", down_s, rollout.plan.deadlines.unready_s):
+        return late
+    watch, total_s = rollout.plan.watch, rollout.unready_s + down_s
+    lost = total_s / max(watch.s, total_s)
+    if rollout.phase is Phase.WATCHING and 1 - lost < watch.availability_min:
+        availability = f"availability {1 - lost:.3f} < {watch.availability_min:g}"
+        return f"after the rollout: {availability}, not ready for {total_s:.1f} s"
+    return ""
 
 
 def _readiness_changed(rollout: Rollout, seen: Seen) -> Rollout:
