@@ -148,7 +148,7 @@ def _columns(staging: Staging, tell: OnProgress) -> Iterator[Mapping[str, list[o
             "image_sha256": [row.sha256 for row in chunk],
         }
         for name in ("question", "answer", "family"):
-            columns[name] = [str(row.truth[name]).translate(_PLAIN) for row in chunk]
+            columns[name] = [str(row.truth[name]).translate(_PLAIN).strip() for row in chunk]
         for at, name in enumerate(manifest.BOX):
             columns[name] = [round(row.box[at]) for row in chunk]
         yield columns

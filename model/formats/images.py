@@ -46,13 +46,13 @@ def place(wanted: Sequence[Wanted]) -> Iterator[list[tuple[Wanted, str, str]]]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(wanted), _AT_ONCE):
             results = list(pool.map(_place_one, wanted[start : start + _AT_ONCE]))
-            broken += [f"{item.path.name} ({sha})" for item, mark, sha in results if not mark]
+            broken += [f"{item.path} ({sha})" for item, mark, sha in results if not mark]
             yield [result for result in results if result[1]]
     if broken:
         shown = ", ".join(broken[:_SHOWN]) + (", …" if len(broken) > _SHOWN else "")
         raise BadInput(
             f"{len(broken)} image(s) cannot be used: {shown}",
-            expected=f"whole image files in {wanted[0].path.parent}",
+            expected="whole image files",
             do="bring them again and run the same command; the good ones are kept",
         )
 
