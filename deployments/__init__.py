@@ -87,9 +87,11 @@ class Endpoint(Protocol):
     def weights(self) -> Mapping[str, int]:
         """The real split in percent, as the data plane confirms it; empty before the first."""
 
-    def set_weights(self, percent: Mapping[str, int]) -> None:
+    def set_weights(self, percent: Mapping[str, int], fallback: str | None = None) -> None:
         """Split the requests over deployed versions; must add up to 100. Idempotent.
 
+        `fallback`, a deployed version, answers what another one fails to answer; by default
+        the heaviest, the first named of equals. The failed attempts still count.
         Returns once the data plane confirms the split. Raises EndpointError and leaves the
         split as it was.
         """

@@ -13,8 +13,11 @@ from policy.config import Config
 REPLICAS = {"staging": 1, "production": 2}
 
 
-def connect(config: Config) -> Place:
-    """Build the place from the section `local`. Starts nothing. Raises ConfigError."""
+def connect(config: Config, server: str = "model.serve") -> Place:
+    """Build the place from the section `local`. Starts nothing. Raises ConfigError.
+
+    `server` is the module that serves a release by the contract of model/README.md.
+    """
     from deployments.local.admin import Admin
     from deployments.local.endpoint import EnvoyEndpoint, admin_port
     from deployments.local.jobs import LocalJobs
@@ -32,7 +35,7 @@ def connect(config: Config) -> Place:
             layout, {name: Admin(name, admin_port(local, name)) for name in REPLICAS}
         ),
         endpoints={
-            name: EnvoyEndpoint(layout, name, local, store, replicas=replicas)
+            name: EnvoyEndpoint(layout, name, local, store, server=server, replicas=replicas)
             for name, replicas in REPLICAS.items()
         },
     )

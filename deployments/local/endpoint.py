@@ -62,8 +62,7 @@ class EnvoyEndpoint:
         with self._alone():
             _must_be_plain(release.version)
             split = self._admin.split()
-            folder = releases.fetch(self._store, release, self._layout.serving(self.name))
-            self._start(release, folder)
+            self._start(release)
             self._write_clusters(self._servers(), split)
             self._write_routes(self._servers(), split)
 
@@ -87,10 +86,7 @@ class EnvoyEndpoint:
         return self._admin.split().weights
 
     def set_weights(self, percent: Mapping[str, int], fallback: str | None = None) -> None:
-        """See the protocol. `fallback` answers what another version fails to.
-
-        It is the heaviest version unless it is named; it must be one of `percent`.
-        """
+        """See the protocol. Answers that `fallback` gives instead show no weight."""
         if sum(percent.values()) != 100 or min(percent.values()) < 0:
             raise EndpointError(
                 f"weights {dict(percent)} of endpoint {self.name} add up to "
@@ -103,7 +99,8 @@ class EnvoyEndpoint:
                 self._must_be_deployed(version)
             servers, before = self._servers(), self._admin.split()
             heaviest = max(percent, key=lambda version: percent[version])
-            after = Split(dict(percent), fallback or heaviest)
+            some = {version: share for version, share in percent.items() if share > 0}
+            after = Split(some, fallback or heaviest)
             self._write_clusters(servers, before, after)
             self._write_routes(servers, after)
             self._write_clusters(servers, after)
@@ -152,7 +149,7 @@ class EnvoyEndpoint:
                 expected=f"some of {sorted(_CAPABILITIES)}",
             )
 
-    def _start(self, release: Release, folder: Path) -> None:
+    def _start(self, release: Release) -> None:
         for server in self._servers():
             if server.version == release.version and server.digest != release.digest:
                 raise EndpointError(
@@ -162,6 +159,7 @@ class EnvoyEndpoint:
                 )
             if server.version == release.version:
                 return
+        folder = releases.fetch(self._store, release, self._layout.serving(self.name))
         with alone(self._layout.supervisor / "ports.lock", "the choice of ports"):
             taken = reserved_ports(self._supervisor)
             ports = find_free(*self._local.model_ports, self._replicas, taken)

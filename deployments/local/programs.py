@@ -257,8 +257,8 @@ files={_value(layout.programs)}/*.conf
 def _section(program: Program, logs: Path) -> str:
     """One program as supervisor wants it.
 
-    A process that ends within a second is tried again three times, each after a longer
-    pause, then it is FATAL. Exit code 2 is bad input by the contract of model/README.md:
+    A process that ends within a second is tried twice more, after 1 and 2 s, then it is
+    FATAL. Exit code 2 is bad input by the contract of model/README.md:
     with restart "unexpected" it is left alone.
     """
     several = bool(program.ports)
@@ -273,7 +273,7 @@ def _section(program: Program, logs: Path) -> str:
         "autorestart": program.restart,
         "exitcodes": "2",
         "startsecs": "1",
-        "startretries": "3",
+        "startretries": "2",
         "stopsignal": "TERM",
         "stopwaitsecs": str(program.stop_s),
         "stopasgroup": "true",

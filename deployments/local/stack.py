@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -210,13 +211,16 @@ def _make_pool(local: Local) -> None:
         raise EndpointError(f"the work pool {POOL} was not made: {reply.text[:300]}")
 
 
-def _worker_online(local: Local) -> bool:
+def _worker_online(local: Local, supervisor: Supervisor) -> bool:
+    """Whether the worker that runs now has reported to the server; older ones do not count."""
+    up_s = [p.uptime_s for p in supervisor.processes() if p.program == WORKER and p.pid]
     url = f"{server_url(local)}/api/work_pools/{POOL}/workers/filter"
     try:
         workers = httpx.post(url, json={}, timeout=5).json()
     except (httpx.TransportError, ValueError):
         return False
-    return any(worker["status"] == "ONLINE" for worker in workers)
+    beats = [datetime.fromisoformat(worker["last_heartbeat_time"]) for worker in workers]
+    return bool(up_s) and any(time.time() - b.timestamp() < up_s[0] + 1 for b in beats)
 
 
 def _register(config: Config, say: Say) -> None:
@@ -249,7 +253,8 @@ def _start_prefect(
     supervisor.start_program(WORKER)
     if deployments:
         _register(config, say)
-    _wait("Prefect worker", lambda: _worker_online(local), 120, logs / f"{WORKER}.log", say)
+    log = logs / f"{WORKER}.log"
+    _wait("Prefect worker", lambda: _worker_online(local, supervisor), 120, log, say)
 
 
 def _wait_for_models(config: Config, layout: Layout, say: Say) -> None:

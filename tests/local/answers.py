@@ -13,6 +13,7 @@ import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 STARTED = time.monotonic()
 
@@ -20,7 +21,7 @@ STARTED = time.monotonic()
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # head and body in one packet
-    behaviour: dict = {}
+    behaviour: ClassVar[dict] = {}
     count = 0
 
     def do_GET(self):
@@ -51,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, *args):
+    def log_message(self, format, *args):
         pass
 
 
@@ -68,6 +69,7 @@ def main(release: Path) -> None:
             sys.exit(2)
     Handler.behaviour = json.loads((release / "behaviour.json").read_text())
     if "exit" in Handler.behaviour:
+        print(f"told to exit with {Handler.behaviour['exit']}", flush=True)
         sys.exit(Handler.behaviour["exit"])
     print("serving", flush=True)
     Server(("127.0.0.1", int(os.environ["AIP_HTTP_PORT"])), Handler).serve_forever()

@@ -1,0 +1,117 @@
+"""A real stack below a temporary folder: supervisord, Envoy and stand-in model servers."""
+
+import json
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments import Endpoint, Place, Release, local, releases
+from deployments.local import stack
+from deployments.local.layout import layout_of
+from deployments.local.ports import is_free
+from deployments.local.programs import Supervisor
+from deployments.store import open_store
+from policy.config import Config, load_config
+
+PROJECT = Path(__file__).parents[2]
+SERVER = "tests.local.answers"
+
+
+def free_row(length: int) -> int:
+    """The first of `length` ports in a row, below those that the system hands out."""
+    while True:
+        first = 20000 + secrets.randbelow(12000)
+        if all(is_free(port) for port in range(first, first + length)):
+            return first
+
+
+def configured(root: Path) -> Config:
+    """deployments/local.yaml with its own root and free ports."""
+    config = load_config(PROJECT / "deployments/local.yaml")
+    names = (
+        "prefect_port",
+        "staging_port",
+        "staging_admin_port",
+        "production_port",
+        "production_admin_port",
+    )
+    first = free_row(len(names) + 20)
+    ports = {name: first + index for index, name in enumerate(names)}
+    models = (first + len(names), first + len(names) + 19)
+    local = stack.local_of(config).model_copy(update={**ports, "model_ports": models})
+    return config.model_copy(update={"root": str(root), "local": local})
+
+
+@pytest.fixture(scope="module")
+def root() -> Iterator[Path]:
+    """A short path, because a unix socket lies in it."""
+    folder = Path(tempfile.mkdtemp(prefix="arr"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def config(root) -> Config:
+    return configured(root)
+
+
+@pytest.fixture(scope="module")
+def endpoints(config) -> Iterator[Config]:
+    """Both Envoys under supervisord; no Prefect."""
+    layout = layout_of(config.root)
+    try:
+        stack.start_programs(config, stack.endpoint_programs(config, layout))
+        stack.wait_for_endpoints(config, lambda line: None)
+        yield config
+    finally:
+        Supervisor(layout).shutdown()
+
+
+@pytest.fixture(scope="module")
+def make_release(root) -> Callable[..., Release]:
+    """Publish a release whose server behaves as told; see tests/local/answers.py."""
+
+    made: dict[str, Release] = {}
+
+    def make(version: str, **behaviour) -> Release:
+        if version in made:
+            return made[version]
+        store = open_store(str(root))
+        folder = root / "made" / version
+        folder.mkdir(parents=True)
+        (folder / "behaviour.json").write_text(json.dumps({"version": version, **behaviour}))
+        digest = releases.seal(folder)
+        releases.publish(store, folder, digest)
+        made[version] = Release(version, digest)
+        return made[version]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def place(endpoints) -> Place:
+    return local.connect(endpoints, server=SERVER)
+
+
+@pytest.fixture(scope="module")
+def production(place) -> Endpoint:
+    return place.endpoint("production")
+
+
+def wait_ready(endpoint: Endpoint, *versions: str, limit_s: float = 20) -> None:
+    start = time.monotonic()
+    while not all(endpoint.ready(version) for version in versions):
+        assert time.monotonic() - start < limit_s, f"{versions} did not get ready"
+        time.sleep(0.02)
+
+
+def clear(endpoint: Endpoint, keep: str) -> None:
+    """Give all traffic to `keep` and undeploy the rest."""
+    endpoint.set_weights({keep: 100})
+    for version in set(endpoint.deployed()) - {keep}:
+        endpoint.undeploy(version)
