@@ -9,6 +9,7 @@ torchrun starts them) end too. Ends as the command did, by the same signal if by
 """
 
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -36,8 +37,7 @@ def main(command: list[str]) -> None:
             _end(child, mark)
     _kill_rest(mark)
     if child.returncode < 0:
-        signal.signal(-child.returncode, signal.SIG_DFL)
-        os.kill(os.getpid(), -child.returncode)
+        _die_by(-child.returncode)
     sys.exit(child.returncode)
 
 
@@ -50,6 +50,13 @@ def _end(child: subprocess.Popen, mark: str) -> None:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
     _kill_rest(mark)
+
+
+def _die_by(number: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _kill_rest(mark: str) -> None:
