@@ -198,12 +198,14 @@ def _down_too_long(rollout: Rollout, at: AwareDatetime) -> str:
     down_s = (at - (rollout.unready_since or at)).total_seconds()
     if late := _late(f"{rollout.version} not ready", down_s, rollout.plan.deadlines.unready_s):
         return late
+    if rollout.phase is not Phase.WATCHING:
+        return ""
     watch, total_s = rollout.plan.watch, rollout.unready_s + down_s
-    lost = total_s / max(watch.s, total_s)
-    if rollout.phase is Phase.WATCHING and 1 - lost < watch.availability_min:
-        availability = f"availability {1 - lost:.3f} < {watch.availability_min:g}"
-        return f"after the rollout: {availability}, not ready for {total_s:.1f} s"
-    return ""
+    available = 1 - total_s / max(watch.s, total_s)
+    if available >= watch.availability_min:
+        return ""
+    availability = f"availability {available:.3f} < {watch.availability_min:g}"
+    return f"after the rollout: {availability}, not ready for {total_s:.1f} s"
 
 
 def _readiness_changed(rollout: Rollout, seen: Seen) -> Rollout:
