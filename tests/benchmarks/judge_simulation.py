@@ -82,7 +82,7 @@ def simulate(scenario: Scenario, seed: int) -> Outcome:
     age_s, blocks = np.zeros(hours), 0
     taken_back = np.full(hours, NEVER)
     for look in range(looks):
-        block += _traffic(rng, scenario, *scenario.at(look * scenario.look_s))
+        block += traffic(rng, scenario, *scenario.at(look * scenario.look_s))
         age_s += scenario.look_s
         full = _full(block, known, age_s)
         for metric in range(3):
@@ -100,7 +100,7 @@ def simulate(scenario: Scenario, seed: int) -> Outcome:
     return Outcome(taken_back, cleared, blocks / hours)
 
 
-def _traffic(
+def traffic(
     rng: np.random.Generator,
     scenario: Scenario,
     canary: Rates,
@@ -186,9 +186,9 @@ def figures(hours: int) -> dict[str, dict[str, float]]:
                 "records": outcome.records,
             }
     found["8 % against 1 %, a look each second"] = _eight_against_one(hours)
-    found["slower by 20 %"] = _slowdown(hours, 1.2)
-    found["as fast"] = _slowdown(hours, 1.0)
-    found["incident of both: 40 % errors for 5 minutes"] = _incident(hours)
+    found["slower by 20 %"] = slowdown(hours, 1.2)
+    found["as fast"] = slowdown(hours, 1.0)
+    found["incident of both: 40 % errors for 5 minutes"] = incident(hours)
     found["non-inferior at a margin of 0.01"] = _non_inferior(hours)
     return found
 
@@ -199,7 +199,7 @@ def _eight_against_one(hours: int) -> dict[str, float]:
     return {"taken_back": outcome.taken_back, "median_requests": outcome.median_requests}
 
 
-def _slowdown(hours: int, factor: float) -> dict[str, float]:
+def slowdown(hours: int, factor: float) -> dict[str, float]:
     """Over medians from 10 to 400 ms, so that bucket edges fall everywhere."""
     medians = np.geomspace(0.01, 0.4, hours)
     slow, usual = np.array(
@@ -209,7 +209,7 @@ def _slowdown(hours: int, factor: float) -> dict[str, float]:
     return {"taken_back": outcome.taken_back, "median_requests": outcome.median_requests}
 
 
-def _incident(hours: int) -> dict[str, float]:
+def incident(hours: int) -> dict[str, float]:
     def at(seconds: float) -> tuple[Rates, Rates]:
         errors = 0.4 if 1200 <= seconds < 1500 else 0.01
         return (errors, 0.05, 0.05), (errors, 0.05, 0.05)
