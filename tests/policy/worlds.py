@@ -140,7 +140,8 @@ class World:
             self._answer(version, int(requests))
 
     def look(self, rollout: Rollout, **changes) -> Seen:
-        smoke = Smoke(requests=5, wrong=0) if rollout.phase is Phase.SMOKE else None
+        asked = rollout.plan.smoke_requests
+        smoke = Smoke(requests=asked, wrong=0) if rollout.phase is Phase.SMOKE else None
         seen = Seen(
             at=seconds(self.at_s),
             ready=rollout.version in self.servers,
