@@ -30,7 +30,7 @@ from pathlib import Path
 
 from deployments import Endpoint, Json, Reply, connect
 from policy.config import Config, load_config, parse_config
-from policy.errors import DataError
+from policy.errors import DataError, JobFailed
 
 THREADS = 8
 _WRITE_EVERY_S = 0.5
@@ -96,7 +96,8 @@ def replaying(
     """Replay while the block runs; yields a function that reads the tally so far.
 
     The replay is a process of its own and ends with the block, or with this process however
-    that dies. Its tally stays in the endpoint's folder of tallies.
+    that dies. Its tally stays in the endpoint's folder of tallies. Raises JobFailed at the
+    end if the replay failed.
     """
     output = tallies(config, endpoint) / f"{time.time_ns()}-{uuid.uuid4().hex[:6]}.json"
     write_tally(output, Tally())
@@ -112,15 +113,22 @@ def replaying(
             pipe.flush()
             yield lambda: json.loads(output.read_text())
     finally:
-        _ended(process)
+        code = _end_of(process)
+    if code != 0:
+        raise JobFailed(
+            f"the replay to {endpoint} ended with exit code {code}",
+            exit_code=code,
+            holds="its tally has what was sent until then",
+            do="read the error that it left in the log of this run",
+        )
 
 
-def _ended(process: subprocess.Popen[bytes]) -> None:
+def _end_of(process: subprocess.Popen[bytes]) -> int:
     try:
-        process.wait(15)
+        return process.wait(15)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+        return process.wait()
 
 
 def tallies(config: Config, endpoint: str) -> Path:

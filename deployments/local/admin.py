@@ -32,12 +32,6 @@ class Admin:
         """The split that is in force."""
         return next((split_of(route) for route in self._routes()), Split())
 
-    def refusal(self) -> str:
-        """Why Envoy refused what was written last, in its own words; empty if it did not."""
-        dump = self._get("/config_dump")["configs"]
-        states = [entry.get("error_state") for part in dump for entry in _entries(part)]
-        return "; ".join(state.get("details", "") for state in states if state)
-
     def active(self, version: str) -> int:
         """Requests that `version` is answering right now."""
         hosts = (c for c in self._statuses() if c["name"] == version)
@@ -68,11 +62,6 @@ class Admin:
                 holds="the split is what it was",
                 do="make up",
             ) from error
-
-
-def _entries(part: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    lists = (value for value in part.values() if isinstance(value, list))
-    return [entry for entries in lists for entry in entries if isinstance(entry, dict)]
 
 
 def _stat(host: Mapping[str, Any], name: str) -> int:

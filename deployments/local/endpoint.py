@@ -227,13 +227,13 @@ class EnvoyEndpoint:
             write_whole(path, text)
             if _until(arrived, time.monotonic() + patience_s):
                 return
-        refusal = self._admin.refusal() or "no reason given"
+        log = self._layout.logs / f"envoy-{self.name}.log"
         write_whole(path, before)
         raise EndpointError(
-            f"endpoint {self.name}: Envoy did not take the new {kind} in {sum(_PATIENCE_S)} s: "
-            f"{refusal}",
+            f"endpoint {self.name}: Envoy did not take the new {kind} in {sum(_PATIENCE_S)} s"
+            f"\n{_refusal(log)}\n",
             holds="the split is as it was",
-            do=f"read {self._layout.logs / f'envoy-{self.name}.log'}",
+            do=f"read {log}",
         )
 
     def _drain(self, version: str) -> None:
@@ -298,6 +298,12 @@ def _never(endpoint: str, version: str, process: Process) -> EndpointError:
         holds="it gets no traffic",
         do=f"read {process.log}",
     )
+
+
+def _refusal(log: Path) -> str:
+    """The beginning of Envoy's last record; the rest repeats the whole file."""
+    records = [line for line in tail(log, 10_000).splitlines() if line.startswith("[")]
+    return records[-1][:400] if records else "(Envoy has said nothing)"
 
 
 def _until(condition: Callable[[], bool], deadline: float) -> bool:
