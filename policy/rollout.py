@@ -151,7 +151,7 @@ def _promoting(rollout: Rollout, seen: Seen) -> Rollout:
 def _rolling_back(rollout: Rollout, seen: Seen) -> Rollout:
     """Stays until the endpoint confirms the way back; giving up would help nobody."""
     if split(seen.weights) != desired_weights(rollout):
-        return rollout
+        return _cannot_be_empty(rollout, seen)
     if rollout.stable is None:
         holds = "nothing serves: there was no version before it"
     elif seen.stable_ready:
@@ -159,6 +159,15 @@ def _rolling_back(rollout: Rollout, seen: Seen) -> Rollout:
     else:
         waiting = f"waiting for stable {rollout.stable} to be ready"
         return rollout if waiting in rollout.reason else _noted(rollout, waiting)
+    return enter(rollout, Phase.ROLLED_BACK, seen.at, f"{rollout.reason}; {holds}")
+
+
+def _cannot_be_empty(rollout: Rollout, seen: Seen) -> Rollout:
+    """An endpoint that cannot be left empty keeps a first version; do not wait for ever."""
+    waited_s = (seen.at - rollout.entered_at).total_seconds()
+    if rollout.stable is not None or waited_s <= rollout.plan.deadlines.promoting_s:
+        return rollout
+    holds = f"{split(seen.weights)} still serves: there was no version before it"
     return enter(rollout, Phase.ROLLED_BACK, seen.at, f"{rollout.reason}; {holds}")
 
 

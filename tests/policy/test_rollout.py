@@ -90,6 +90,15 @@ def test_a_bad_first_version_leaves_nothing_serving_and_says_so():
     assert last.reason.endswith("; nothing serves: there was no version before it")
 
 
+def test_an_endpoint_that_cannot_serve_nothing_does_not_hold_the_rollout_for_ever():
+    back = in_phase(Phase.ROLLING_BACK, stable=None, reason="why")
+    weights = {"weights": {"v2": 100}}
+    assert advance(back, world().look(back, at=seconds(15), **weights)) is back
+    last = advance(back, world().look(back, at=seconds(16), **weights))
+    assert last.phase is Phase.ROLLED_BACK
+    assert last.reason == "why; {'v2': 100} still serves: there was no version before it"
+
+
 @pytest.mark.parametrize(
     ("strategy", "weights", "expected"),
     [
@@ -292,6 +301,16 @@ def test_a_failed_window_is_tolerated_as_often_as_configured():
     again = advance(after, look(after, 4, sample(80, 24), None))
     assert again.phase is Phase.ROLLING_BACK
     assert again.reason == "error_rate 0.300 > 0.05 at 40 requests"
+
+
+def test_a_window_that_is_given_up_still_counts_as_evidence():
+    """Otherwise what went wrong would be left out, and the canary look better than it is."""
+    opened = advance(*opened_step(plan=make_plan(judge__block_requests=500)))
+    bad = look(opened, 2, sample(40, 12), sample(360))
+    tolerated = advance(opened, bad)
+    assert tolerated.evidence.error_rate.canary == (12, 40)
+    crashed = advance(opened, look(opened, 2, sample(40, 1), sample(360), ready=False))
+    assert crashed.evidence.error_rate.canary == (1, 40)
 
 
 # --- outages of the canary ---------------------------------------------------------------
