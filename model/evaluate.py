@@ -4,6 +4,7 @@ python -m model.evaluate --config FILE --data DIR --model DIR --output DIR
 """
 
 import base64
+import itertools
 import json
 import os
 import sys
@@ -121,17 +122,24 @@ def _write_predictions(output: Path, answered: Sequence[Answered]) -> None:
 
 
 def _requests(data: Path, answered: Sequence[Answered]) -> str:
-    """Up to `REQUESTS` questions, the same number of each family, spread over the images."""
+    """Up to `REQUESTS` questions, one family after the other, spread over the images.
+
+    The families take turns, so that any few questions in a row ask about all of them.
+    """
     families = sorted({one.family for one in answered})
     each = max(1, REQUESTS // len(families))
-    lines = []
+    chosen = []
     for family in families:
         those = [one for one in answered if one.family == family]
-        for one in those[:: max(1, len(those) // each)][:each]:
-            image = base64.b64encode((data / one.image).read_bytes()).decode()
-            instance = {"image": image, "question": one.question}
-            lines.append({"instance": instance, "answer": one.answer, "family": family})
-    return "".join(json.dumps(line) + "\n" for line in lines)
+        chosen.append(those[:: max(1, len(those) // each)][:each])
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*chosen))
+    return "".join(json.dumps(_request(data, one)) + "\n" for one in turns if one)
+
+
+def _request(data: Path, one: Answered) -> dict[str, object]:
+    image = base64.b64encode((data / one.image).read_bytes()).decode()
+    instance = {"image": image, "question": one.question}
+    return {"instance": instance, "answer": one.answer, "family": one.family}
 
 
 if __name__ == "__main__":
