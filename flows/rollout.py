@@ -46,7 +46,6 @@ def drive(config: str, state: Rollout) -> Rollout:
     return state
 
 
-@flow(name="finish-rollout", flow_run_name="finish-{endpoint}")
 def finish_rollout(config: str, endpoint: str) -> None:
     """Bring a rollout that a dead controller left on `endpoint` to its end, either way."""
     left = unfinished(load_config(Path(config)), endpoint)

@@ -30,6 +30,10 @@ NOISE = (
     "Downloading flow",
     "Importing flow",
     "> Running",
+    "Flow run '",
+    "Running ",
+    "Deployment step",
+    "All deployment steps",
 )
 
 

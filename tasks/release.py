@@ -15,7 +15,9 @@ from policy.ledger import Ledger, Registered
 from tasks import once, remote
 from tasks.training import Run, evaluate
 
-NOT_RELEASED = shutil.ignore_patterns(".*", "checkpoints", "wandb", "config.json", "*.log", "*.tmp")
+NOT_RELEASED = shutil.ignore_patterns(
+    ".*", "checkpoints", "wandb", "config.json", "*.log", "*.tmp"
+)
 
 
 @remote

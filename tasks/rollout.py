@@ -99,7 +99,8 @@ def step(config: Config, rollout: Rollout) -> Rollout:
         state = ledger.read(place.store)
         current = _current(state, rollout.endpoint)
         if current != rollout:
-            log.info(tell(current))
+            if tell(current) != tell(rollout):  # else only evidence was weighed
+                log.info(tell(current))
             return current
         seen = realize(place, state, current)
         after = advance(current, seen)
