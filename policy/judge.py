@@ -150,8 +150,13 @@ def _shared(bounds: Bounds, exceeded: list[_Metric], stable: Sample | None) -> l
 
 def _missing(bounds: Bounds, canary: Sample, elapsed_s: float) -> str:
     """What is too few and how much more is needed; empty if there is enough."""
+    counts = canary.counts
     needs = {
-        "requests": (canary.counts.requests, bounds.requests_min),
+        "requests": (counts.requests, bounds.requests_min),
+        "latencies": (
+            sum(counts.latency),
+            min(bounds.requests_min, counts.requests - counts.errors),
+        ),
         "labels": (canary.labelled.labels, bounds.labels_min),
     }
     for name, (seen, least) in needs.items():

@@ -36,6 +36,12 @@ GOOD = sample(100, 1, labels=50, wrong=2)
             "labels 0 < 10; 10 more needed, unknown at this rate",
         ),
         (
+            Sample(counts=Counts(requests=50), labelled=Labelled(labels=50, correct=50)),
+            GOOD,
+            Verdict.INCONCLUSIVE,
+            "latencies 0 < 20; 20 more needed, unknown at this rate",
+        ),
+        (
             sample(412, 45, labels=300),
             GOOD,
             Verdict.FAIL,
