@@ -6,7 +6,7 @@ import time
 import pytest
 
 from policy.errors import EndpointError, ReleaseError, Unsupported
-from tests.local.fixtures import wait_ready
+from tests.local.fixtures import serve, wait_ready
 
 ASK = [{"question": "what colour?"}]
 ONE, TWO = "2026.11.22-aaaaaaa", "2026.11.22-bbbbbbb"
@@ -15,10 +15,7 @@ ONE, TWO = "2026.11.22-aaaaaaa", "2026.11.22-bbbbbbb"
 @pytest.fixture(scope="module")
 def serving(production, make_release):
     """Two versions deployed, the first with all traffic."""
-    for version in (ONE, TWO):
-        production.deploy(make_release(version, answer=version))
-    wait_ready(production, ONE, TWO)
-    production.set_weights({ONE: 100})
+    serve(production, *(make_release(version, answer=version) for version in (ONE, TWO)))
     return production
 
 

@@ -47,7 +47,7 @@ def configured(root: Path) -> Config:
     return config.model_copy(update={"root": str(root), "local": local})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def root() -> Iterator[Path]:
     """A short path, because a unix socket lies in it."""
     folder = Path(tempfile.mkdtemp(prefix="arr"))
@@ -55,12 +55,12 @@ def root() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def config(root) -> Config:
     return configured(root)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def endpoints(config) -> Iterator[Config]:
     """Both Envoys under supervisord; no Prefect."""
     layout = layout_of(config.root)
@@ -72,33 +72,35 @@ def endpoints(config) -> Iterator[Config]:
         Supervisor(layout).shutdown()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def make_release(root) -> Callable[..., Release]:
-    """Publish a release whose server behaves as told; see tests/local/answers.py."""
+    return maker(root)
 
+
+def maker(root: Path) -> Callable[..., Release]:
+    """Publishes releases whose server behaves as told (tests/local/answers.py), each once."""
     made: dict[str, Release] = {}
 
     def make(version: str, **behaviour) -> Release:
-        if version in made:
-            return made[version]
-        store = open_store(str(root))
-        folder = root / "made" / version
-        folder.mkdir(parents=True)
-        (folder / "behaviour.json").write_text(json.dumps({"version": version, **behaviour}))
-        digest = releases.seal(folder)
-        releases.publish(store, folder, digest)
-        made[version] = Release(version, digest)
+        if version not in made:
+            folder = root / "made" / version
+            folder.mkdir(parents=True)
+            text = json.dumps({"version": version, **behaviour})
+            (folder / "behaviour.json").write_text(text)
+            digest = releases.seal(folder)
+            releases.publish(open_store(str(root)), folder, digest)
+            made[version] = Release(version, digest)
         return made[version]
 
     return make
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def place(endpoints) -> Place:
     return local.connect(endpoints, server=SERVER)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def production(place) -> Endpoint:
     return place.endpoint("production")
 
@@ -110,8 +112,12 @@ def wait_ready(endpoint: Endpoint, *versions: str, limit_s: float = 20) -> None:
         time.sleep(0.02)
 
 
-def clear(endpoint: Endpoint, keep: str) -> None:
-    """Give all traffic to `keep` and undeploy the rest."""
-    endpoint.set_weights({keep: 100})
-    for version in set(endpoint.deployed()) - {keep}:
+def serve(endpoint: Endpoint, *releases: Release) -> None:
+    """Deploy exactly these, ready, with all traffic on the first."""
+    for release in releases:
+        endpoint.deploy(release)
+    versions = [release.version for release in releases]
+    wait_ready(endpoint, *versions)
+    endpoint.set_weights({versions[0]: 100})
+    for version in set(endpoint.deployed()) - set(versions):
         endpoint.undeploy(version)

@@ -12,9 +12,9 @@ import pytest
 
 from deployments.replay import read_requests, replaying
 from policy.errors import DataError, JobFailed
-from tests.local.fixtures import wait_ready
+from tests.local.fixtures import serve
 
-GOOD, WRONG = "2026.11.22-aaaaaaa", "2026.11.22-bbbbbbb"
+GOOD, WRONG = "2026.11.24-aaaaaaa", "2026.11.24-bbbbbbb"
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,7 @@ def questions(root):
 @pytest.fixture(scope="module")
 def serving(production, make_release):
     """One version that repeats the question, which is right, and one that always errs."""
-    production.deploy(make_release(GOOD))
-    production.deploy(make_release(WRONG, answer="nonsense"))
-    wait_ready(production, GOOD, WRONG)
+    serve(production, make_release(GOOD), make_release(WRONG, answer="nonsense"))
     production.set_weights({GOOD: 50, WRONG: 50})
     return production
 

@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -18,9 +21,28 @@ from deployments.local.layout import layout_of
 from deployments.local.ports import is_free
 from deployments.local.programs import Supervisor, descendants
 from policy.errors import ConfigError, PortTaken
-from tests.local.fixtures import SERVER, configured, wait_ready
+from tests.local.fixtures import SERVER, configured, maker, wait_ready
 
 VERSION, OTHER = "2026.11.22-aaaaaaa", "2026.11.22-bbbbbbb"
+
+
+@pytest.fixture
+def root():
+    """A stack of its own for each test: they stop it."""
+    folder = Path(tempfile.mkdtemp(prefix="arr"))
+    yield folder
+    Supervisor(layout_of(str(folder))).shutdown()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def config(root):
+    return configured(root)
+
+
+@pytest.fixture
+def make_release(root):
+    return maker(root)
 
 
 def start(config):

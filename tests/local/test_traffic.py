@@ -11,7 +11,7 @@ import pytest
 from deployments.local.layout import layout_of
 from deployments.local.programs import Supervisor
 from policy.errors import EndpointError
-from tests.local.fixtures import clear, wait_ready
+from tests.local.fixtures import serve, wait_ready
 from tests.local.load import load
 
 STABLE, CANARY = "2026.11.22-aaaaaaa", "2026.11.22-bbbbbbb"
@@ -19,10 +19,7 @@ STABLE, CANARY = "2026.11.22-aaaaaaa", "2026.11.22-bbbbbbb"
 
 @pytest.fixture(scope="module")
 def pair(production, make_release):
-    for version in (STABLE, CANARY):
-        production.deploy(make_release(version))
-    wait_ready(production, STABLE, CANARY)
-    production.set_weights({STABLE: 100})
+    serve(production, make_release(STABLE), make_release(CANARY))
     return production
 
 
@@ -72,12 +69,7 @@ def test_no_request_fails_while_versions_are_replaced(pair, make_release):
                 time.sleep(0.05)
             pair.undeploy(before)
             before = after
-        pair.deploy(make_release(STABLE))
-        pair.deploy(make_release(CANARY))
-        wait_ready(pair, STABLE, CANARY)
-        clear(pair, STABLE)
-        pair.deploy(make_release(CANARY))
-        wait_ready(pair, CANARY)
+        serve(pair, make_release(STABLE), make_release(CANARY))
     print(f"{seen.failed} of {seen.sent} failed")
     assert seen.failed == 0
     assert len(seen.answers) == 7
