@@ -19,8 +19,15 @@ from model.errors import BadInput, ModelError
 FASTEST_S, SLOWEST_S = 0.2, 1.5
 
 
-def run(main: Callable[..., None], paths: Sequence[str], optional: Sequence[str] = ()) -> int:
+def run(
+    main: Callable[..., None],
+    paths: Sequence[str],
+    optional: Sequence[str] = (),
+    arguments: Sequence[str] | None = None,
+) -> int:
     """Parse `--PATH VALUE` for each, call `main(PATH=VALUE, …)` and return the exit code.
+
+    `arguments` are those of this process unless given.
 
     The last line on standard error is `error: …` unless the code is 0 or 1 with a traceback.
     """
@@ -28,7 +35,7 @@ def run(main: Callable[..., None], paths: Sequence[str], optional: Sequence[str]
     for name in [*paths, *optional]:
         parser.add_argument(f"--{name}", type=Path, required=name in paths)
     try:
-        main(**vars(parser.parse_args()))
+        main(**vars(parser.parse_args(arguments)))
     except ModelError as error:
         return _last_words(error, error.exit_code)
     except MemoryError:

@@ -62,6 +62,7 @@ def train(settings: TrainSettings, data_folder: Path, output: Path, saving: Savi
 def identity(settings: TrainSettings, fingerprint: str) -> str:
     """What must be equal for a checkpoint to be gone on from; places and speed may differ."""
     model = settings.model.model_dump()
+    model["hyperparameters"].pop("workers")
     return sha256_hex(json.dumps([model, settings.seed, fingerprint], sort_keys=True).encode())
 
 

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from model.answering import Answerer, parse
 from model.errors import BadInput
@@ -27,6 +28,14 @@ def application(answerer: Answerer, version: str, health: str, predict: str) -> 
         return JSONResponse(
             {"predictions": predictions, "deployedModelId": version}, 200, headers
         )
+
+    @app.exception_handler(HTTPException)
+    async def _refuse(_request: Request, error: HTTPException) -> Response:
+        return JSONResponse({"error": error.detail}, error.status_code, headers)
+
+    @app.exception_handler(Exception)
+    async def _fault(_request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": f"fault: {type(error).__name__}"}, 500, headers)
 
     @app.get(health)
     async def _health() -> Response:

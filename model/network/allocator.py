@@ -7,7 +7,7 @@
 import torch
 from torch import Tensor, nn
 
-from model.network.levels import COSTS, REGIONS, level_of_token, region_of_token
+from model.network.levels import COSTS, REGIONS
 
 COARSE, MID, FINE = range(3)
 
@@ -41,6 +41,6 @@ def levels_by_rank(budget: int, fine: int) -> Tensor:
 
 
 def bought(level_BQR: Tensor) -> Tensor:
-    """Which tokens on offer were bought, bool (B, Q, T): each region's at its level."""
-    level_BQT = level_BQR[..., region_of_token().to(level_BQR.device)]
-    return level_BQT == level_of_token().to(level_BQR.device)
+    """Which offers were bought, bool (B, Q, O): each region at its level, as `levels` says."""
+    each_3 = torch.arange(len(COSTS), device=level_BQR.device)
+    return (level_BQR[..., None, :] == each_3[:, None]).flatten(-2)

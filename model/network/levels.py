@@ -23,22 +23,37 @@ class Levels(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.embed = nn.Sequential(
-            nn.Linear(2 * 3 * PATCH * PATCH, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
+        self.colour = nn.Linear(3 * PATCH * PATCH, 2 * width)
+        self.form = nn.Linear(3 * PATCH * PATCH, 2 * width, bias=False)
+        self.embed = nn.Sequential(nn.GELU(), nn.Linear(2 * width, width))
         self.cells = nn.ParameterList(torch.randn(cost, width) * 0.1 for cost in COSTS)
         self.place = nn.Linear(2, width)
         self.mixes = nn.ModuleList(NeighbourMix(width, cost) for cost in COSTS)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, image_B3PP: Tensor) -> Tensor:
-        """Tokens (B, T, W), in the order of `region_of_token`."""
-        offered = []
-        for level, side in enumerate(SIDES):
-            x = self.embed(_colour_and_form(_patches(image_B3PP, side))) + self.cells[level]
-            offered.append(self.mixes[level](x).flatten(1, 2))
-        place_T2 = places().to(image_B3PP)
-        return self.norm(torch.cat(offered, dim=1) + self.place(place_T2))
+    def forward(self, image_B3PP: Tensor, wanted_BO: Tensor) -> Tensor:
+        """Tokens (B, T, W), in the order of `offer_of_token`.
+
+        Only the offers in `wanted_BO` are looked at, which is what saves the work; the
+        tokens of all others are zero.
+        """
+        place_LRC2 = _by_offer(places().to(image_B3PP))
+        tokens = []
+        for level, wanted_BR in enumerate(wanted_BO.chunk(len(SIDES), dim=1)):
+            patch_BRCX = _patches(image_B3PP, SIDES[level])
+            place_NC2 = place_LRC2[level].expand(len(image_B3PP), -1, -1, -1)[wanted_BR]
+            token_NCW = self._look(patch_BRCX[wanted_BR], place_NC2, level)
+            token_BRCW = token_NCW.new_zeros((*patch_BRCX.shape[:3], token_NCW.shape[-1]))
+            tokens.append(token_BRCW.index_put((wanted_BR,), token_NCW).flatten(1, 2))
+        return torch.cat(tokens, dim=1)
+
+    def _look(self, patch_NCX: Tensor, place_NC2: Tensor, level: int) -> Tensor:
+        """Tokens (N, C, W) of N regions, all at one level."""
+        # the pixels as they are, and with brightness and contrast taken out
+        form_NCX = functional.layer_norm(patch_NCX, patch_NCX.shape[-1:], eps=1e-3)
+        seen_NCW = self.embed(self.colour(patch_NCX) + self.form(form_NCX))
+        mixed_NCW = self.mixes[level](seen_NCW + self.cells[level])
+        return self.norm(mixed_NCW + self.place(place_NC2))
 
 
 class NeighbourMix(nn.Module):
@@ -55,20 +70,19 @@ class NeighbourMix(nn.Module):
         )
         self.think = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
 
-    def forward(self, x_BRCW: Tensor) -> Tensor:
-        x_BRCW = x_BRCW + self.across(self.across_norm(x_BRCW).transpose(2, 3)).transpose(2, 3)
-        return x_BRCW + self.think(self.norm(x_BRCW))
+    def forward(self, x_NCW: Tensor) -> Tensor:
+        x_NCW = x_NCW + self.across(self.across_norm(x_NCW).transpose(1, 2)).transpose(1, 2)
+        return x_NCW + self.think(self.norm(x_NCW))
 
 
-def region_of_token() -> Tensor:
-    """Region of each token on offer, int64 (T,): all coarse ones, then mid, then fine."""
-    return torch.cat([torch.arange(REGIONS).repeat_interleave(cost) for cost in COSTS])
+def offer_of_token() -> Tensor:
+    """Which offer (a region at a level) each token belongs to, (O, T) of 0 and 1.
 
-
-def level_of_token() -> Tensor:
-    """Level of each token on offer, int64 (T,): 0 coarse, 1 mid, 2 fine."""
-    costs = torch.tensor(COSTS)
-    return torch.arange(len(COSTS)).repeat_interleave(REGIONS * costs)
+    Offers and tokens stand in the same order: all regions coarse, then mid, then fine.
+    """
+    offers = torch.arange(len(COSTS) * REGIONS)
+    costs = torch.tensor(COSTS).repeat_interleave(REGIONS)
+    return (offers[:, None] == offers.repeat_interleave(costs)).float()
 
 
 def places() -> Tensor:
@@ -100,10 +114,10 @@ def _patches(image_B3PP: Tensor, side: int) -> Tensor:
     return _by_region(tiles.reshape(B, n, n, 3 * PATCH * PATCH), side)
 
 
-def _colour_and_form(patch_BRCX: Tensor) -> Tensor:
-    """The pixels as they are, and again with brightness and contrast taken out."""
-    form_BRCX = functional.layer_norm(patch_BRCX, patch_BRCX.shape[-1:], eps=1e-3)
-    return torch.cat([patch_BRCX, form_BRCX], dim=-1)
+def _by_offer(place_T2: Tensor) -> list[Tensor]:
+    """The same by level: (R, C, 2) each."""
+    parts = place_T2.split([REGIONS * cost for cost in COSTS])
+    return [part.reshape(REGIONS, cost, 2) for part, cost in zip(parts, COSTS, strict=True)]
 
 
 def _by_region(grid_BNNX: Tensor, side: int) -> Tensor:

@@ -102,8 +102,11 @@ class Network(nn.Module):
         noise = exploration.gumbel_BQR if exploration else None
         relevance_BQR, weight_BQS = self.balancer(question_BQW, scores_BQRS, noise)
         level_BQR = self._allocate(relevance_BQR, scores_BQRS, exploration)
-        token_BTW = self.levels(image_B3PP - 0.5)
-        answer_BQA = self.reader(question_BQW, token_BTW, bought(level_BQR), relevance_BQR)
+        bought_BQO = bought(level_BQR)
+        wanted_BO = bought_BQO.any(dim=1)
+        wanted_BO[:, :REGIONS] = True  # the gist is made of the coarse tokens
+        token_BTW = self.levels(image_B3PP - 0.5, wanted_BO)
+        answer_BQA = self.reader(question_BQW, token_BTW, bought_BQO, relevance_BQR)
         return Reply(answer_BQA, relevance_BQR, weight_BQS, level_BQR)
 
     def explore(

@@ -3,19 +3,25 @@
 The question looks at the tokens, takes along what it saw and looks again. Relevance enters
 twice, which is how the gradient of the answer reaches the scorers: as a bias towards tokens
 of relevant regions, and through the gist (the average of the regions, weighted by
-relevance) and the distance to it. Shape legend: __init__.py.
+relevance) and the distance to it. Shape legend: __init__.py, and
+
+    O  offers: a region at a level (48)       D  features of a head
+    F  facts of a token: its offer, x, y and x² + y² (51)
 """
 
 import torch
 from torch import Tensor, nn
 
-from model.network.levels import places, region_of_token, region_places
+from model.network.levels import offer_of_token, places, region_places
 
 HEADS, HOPS = 4, 3
+NOT_BOUGHT = -1e4  # added to a logit: its share is exactly zero, in half precision too
 
 
 class Reader(nn.Module):
     """`gist` False leaves out the gist and the distances (ablation no-participatory)."""
+
+    fact_FT: Tensor
 
     def __init__(self, width: int, answers: int, *, gist: bool) -> None:
         super().__init__()
@@ -27,33 +33,41 @@ class Reader(nn.Module):
             nn.GELU(),
             nn.Linear(2 * width, answers),
         )
+        self.register_buffer("fact_FT", facts(), persistent=False)
 
     def forward(
-        self, question_BQW: Tensor, token_BTW: Tensor, bought_BQT: Tensor, relevance_BQR: Tensor
+        self, question_BQW: Tensor, token_BTW: Tensor, bought_BQO: Tensor, relevance_BQR: Tensor
     ) -> Tensor:
         """Logits of the answers (B, Q, A); `relevance_BQR` is in logs.
 
-        A token that was not bought gets a weight of exactly zero.
+        A token that was not bought gets a share of exactly zero.
         """
-        state_BQW, distance_BQT = question_BQW, None
+        state_BQW, centre_BQ2 = question_BQW, None
         if self.gist is not None:
             share_BQR = relevance_BQR.exp()
             coarse_BRW = token_BTW[:, : share_BQR.shape[-1]]
             state_BQW = state_BQW + self.gist(share_BQR @ coarse_BRW)
-            distance_BQT = _distance(share_BQR)
-        bias_BQT = relevance_BQR[..., region_of_token().to(relevance_BQR.device)]
+            centre_BQ2 = share_BQR @ region_places().to(share_BQR)
+        levels = bought_BQO.shape[-1] // relevance_BQR.shape[-1]
+        relevance_BQO = relevance_BQR.repeat(1, 1, levels)
         for hop in self.hops:
-            state_BQW = hop(state_BQW, token_BTW, bought_BQT, bias_BQT, distance_BQT)
+            state_BQW = hop(
+                state_BQW, token_BTW, bought_BQO, relevance_BQO, centre_BQ2, self.fact_FT
+            )
         return self.answer(state_BQW)
 
 
 class Hop(nn.Module):
-    """One look: attention from the question's state to the tokens, then a small network."""
+    """One look: attention from the question's state to the tokens, then a small network.
+
+    What is added to the logits depends on a token only through its facts, so it is one
+    small matrix product: no array of questions times tokens is made but the logits.
+    """
 
     def __init__(self, width: int, *, near: bool) -> None:
         super().__init__()
         self.ask = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
-        self.key_value = nn.Linear(width, 2 * width)
+        self.key, self.value = nn.Linear(width, width, bias=False), nn.Linear(width, width)
         self.take = nn.Linear(width, width)
         self.trust = nn.Parameter(torch.full((HEADS, 1, 1), 0.5))
         self.near = nn.Linear(width, HEADS) if near else None
@@ -68,28 +82,47 @@ class Hop(nn.Module):
         self,
         state_BQW: Tensor,
         token_BTW: Tensor,
-        bought_BQT: Tensor,
-        bias_BQT: Tensor,
-        distance_BQT: Tensor | None,
+        bought_BQO: Tensor,
+        relevance_BQO: Tensor,
+        centre_BQ2: Tensor | None,
+        fact_FT: Tensor,
     ) -> Tensor:
-        key_BHTD, value_BHTD = (_heads(x) for x in self.key_value(token_BTW).chunk(2, dim=-1))
+        bias_BHQF = self._bias(state_BQW, bought_BQO, relevance_BQO, centre_BQ2)
+        bias_BHQT = bias_BHQF @ fact_FT[: bias_BHQF.shape[-1]].to(bias_BHQF)
+        key_BHTD, value_BHTD = _heads(self.key(token_BTW)), _heads(self.value(token_BTW))
         ask_BHQD = _heads(self.ask(state_BQW))
-        logit_BHQT = ask_BHQD @ key_BHTD.transpose(2, 3) * ask_BHQD.shape[-1] ** -0.5
-        logit_BHQT = logit_BHQT + self.trust * bias_BQT[:, None]
-        if self.near is not None and distance_BQT is not None:
-            near_BHQ1 = self.near(state_BQW).transpose(1, 2)[..., None]
-            logit_BHQT = logit_BHQT - near_BHQ1 * distance_BQT[:, None]
-        share_BHQT = logit_BHQT.masked_fill(~bought_BQT[:, None], -torch.inf).softmax(dim=-1)
+        ask_BHQD = ask_BHQD * ask_BHQD.shape[-1] ** -0.5
+        share_BHQT = (ask_BHQD @ key_BHTD.transpose(2, 3) + bias_BHQT).softmax(dim=-1)
         seen_BQW = (share_BHQT @ value_BHTD).transpose(1, 2).flatten(2)
         state_BQW = state_BQW + self.take(seen_BQW)
         return state_BQW + self.think(state_BQW)
 
+    def _bias(
+        self,
+        state_BQW: Tensor,
+        bought_BQO: Tensor,
+        relevance_BQO: Tensor,
+        centre_BQ2: Tensor | None,
+    ) -> Tensor:
+        """What each fact adds to the logits, (B, H, Q, F).
+
+        Closeness to the centre c is -|p - c|² = 2 c·p - |p|² less a number that is the same
+        for every token and leaves their shares as they are.
+        """
+        bias_BHQO = self.trust * relevance_BQO[:, None]
+        bias_BHQO = bias_BHQO.masked_fill(~bought_BQO[:, None], NOT_BOUGHT)
+        if self.near is None or centre_BQ2 is None:
+            return bias_BHQO
+        near_BHQ1 = self.near(state_BQW).transpose(1, 2)[..., None]
+        pull_BHQ2 = 2 * near_BHQ1 * centre_BQ2[:, None]
+        return torch.cat([bias_BHQO, pull_BHQ2, -near_BHQ1], dim=-1)
+
+
+def facts() -> Tensor:
+    """What is known of each token before looking, (F, T)."""
+    place_2T = places().T
+    return torch.cat([offer_of_token(), place_2T, place_2T.square().sum(dim=0, keepdim=True)])
+
 
 def _heads(x_BNW: Tensor) -> Tensor:
     return x_BNW.unflatten(-1, (HEADS, -1)).transpose(1, 2)
-
-
-def _distance(share_BQR: Tensor) -> Tensor:
-    """Squared distance of each token from where the relevance is centred, (B, Q, T)."""
-    centre_BQ2 = share_BQR @ region_places().to(share_BQR)
-    return (places().to(share_BQR) - centre_BQ2[..., None, :]).square().sum(dim=-1)

@@ -1,0 +1,118 @@
+"""Score a results file in a benchmark's official format, alone.
+
+    python -m model.score --benchmark vqav2 --predictions FILE --truth PATH --output DIR
+
+`--truth` is the official file (VQAv2: annotations; GQA: questions, or a folder of chunks;
+TextVQA, VizWiz: the split's file) or a data set that model.data converted. GQA also takes
+`--choices FILE` and `--consistency`.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from model import console
+from model.errors import ModelError
+from model.files import write_json
+from model.metrics.interval import Score
+from model.metrics.score import Scores, score
+from model.metrics.truth import BENCHMARKS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Score, write predictions.parquet and scores.json, and return the exit code."""
+    try:
+        chosen = _parse(arguments)
+        run(
+            chosen.benchmark,
+            chosen.predictions,
+            chosen.truth,
+            chosen.output,
+            choices=chosen.choices,
+            consistency=chosen.consistency,
+        )
+    except ModelError as error:
+        return _last_words(error)
+    except OSError as error:
+        known = console.explain(error)
+        if known is None:
+            raise
+        return _last_words(known)
+    return 0
+
+
+def run(
+    benchmark: str,
+    predictions: Path,
+    truth: Path,
+    output: Path,
+    *,
+    choices: Path | None = None,
+    consistency: bool = False,
+) -> Scores:
+    """Score `predictions` and write predictions.parquet and scores.json into `output`.
+
+    Raises:
+        BadInput: as model.metrics.score.score.
+    """
+    scores = score(benchmark, predictions, truth, choices=choices, consistency=consistency)
+    write(scores, output)
+    return scores
+
+
+def write(scores: Scores, output: Path) -> None:
+    """One row a question, then the done file scores.json."""
+    import pyarrow.parquet as pq
+
+    output.mkdir(parents=True, exist_ok=True)
+    part = output / ".predictions.parquet.part"
+    pq.write_table(scores.questions, part)
+    part.replace(output / "predictions.parquet")
+    write_json(output / "scores.json", record(scores))
+
+
+def record(scores: Scores) -> dict[str, object]:
+    """The scores as model/README.md wants them, with intervals and all that was measured."""
+    return {
+        "benchmark": scores.benchmark,
+        **_accuracy(scores.accuracy),
+        "families": {name: _accuracy(found) for name, found in scores.families.items()},
+        "by": {
+            split: {name: _accuracy(found) for name, found in part.items()}
+            for split, part in scores.by.items()
+        },
+        "metrics": {name: asdict(found) for name, found in scores.metrics.items()},
+        "left_out": dict(scores.left_out),
+    }
+
+
+def _accuracy(found: Score) -> dict[str, object]:
+    return {
+        "questions": found.questions,
+        "accuracy": found.value,
+        "low": found.low,
+        "high": found.high,
+    }
+
+
+def _parse(arguments: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(prog="python -m model.score", description=main.__doc__)
+    parser.add_argument("--benchmark", choices=BENCHMARKS, required=True)
+    for name in ("predictions", "truth", "output"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--choices", type=Path, help="GQA: for validity and plausibility")
+    parser.add_argument(
+        "--consistency", action="store_true", help="GQA: needs answers to all questions"
+    )
+    return parser.parse_args(arguments)
+
+
+def _last_words(error: ModelError) -> int:
+    console.log(f"error: {error}")
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

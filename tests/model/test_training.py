@@ -1,0 +1,156 @@
+"""Training that can be killed anywhere and reaches the same end, bit for bit."""
+
+import json
+import signal
+
+import pytest
+
+from model.files import sha256_hex
+from tests.model.runner import Runner
+
+
+def weights(folder):
+    return sha256_hex((folder / "weights.safetensors").read_bytes())
+
+
+def curves(folder):
+    return (folder / "curves.csv").read_text()
+
+
+def resumed(folder):
+    return json.loads((folder / "training.json").read_text())["resumed_from_steps"]
+
+
+def checkpoints(folder):
+    return sorted((folder / "checkpoints").glob("step-*.ckpt"))
+
+
+def step(path):
+    return int(path.name.split("-")[1])
+
+
+@pytest.fixture(scope="module")
+def through(small_data, train_config, tmp_path_factory):
+    """A training that nobody disturbed. Two batches a step; a step may lie in two epochs."""
+    runner = Runner(tmp_path_factory.mktemp("through"))
+    config, output = train_config(model__accumulate=2), runner.folder / "trained"
+    program = runner.run("train", config, data=small_data, output=output)
+    assert program.end() == 0, program.text
+    return config, output, program
+
+
+def test_a_finished_training_says_how_it_went(through):
+    _, output, program = through
+    record = json.loads((output / "training.json").read_text())
+    assert record["steps"] == 30
+    assert record["resumed_from_steps"] == []
+    assert 0 <= record["validation_accuracy"] <= 1
+    assert [p["done"] for p in program.progress] == sorted(p["done"] for p in program.progress)
+    assert program.progress[-1] | {"done": 30, "of": 30} == program.progress[-1]
+
+
+def test_a_finished_training_is_not_repeated(through, programs, small_data):
+    config, output, _ = through
+    before = (output / "training.json").stat().st_mtime_ns
+    assert programs.run("train", config, data=small_data, output=output).end() == 0
+    assert (output / "training.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_with_9_it_reaches_the_same_end(
+    through, programs, small_data, train_config, tmp_path, workers
+):
+    _, undisturbed, _ = through
+    output = tmp_path / "trained"
+    config = train_config(model__accumulate=2, model__hyperparameters__workers=workers)
+    program = programs.start("train", config, data=small_data, output=output)
+    program.wait_for(lambda: any(3 <= step(path) < 25 for path in checkpoints(output)))
+    program.kill()
+    assert program.end() == -signal.SIGKILL
+    assert not (output / "training.json").exists()
+    again = programs.run("train", config, data=small_data, output=output)
+    assert again.end() == 0, again.text
+    assert len(resumed(output)) == 1
+    assert curves(output) == curves(undisturbed)
+    assert weights(output) == weights(undisturbed)
+
+
+def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(
+    through, programs, small_data, tmp_path
+):
+    config, undisturbed, _ = through
+    output = tmp_path / "trained"
+    program = programs.start("train", config, data=small_data, output=output)
+    program.wait_for(lambda: len(checkpoints(output)) == 2)
+    program.kill()
+    program.end()
+    before, newest = checkpoints(output)
+    newest.write_bytes(newest.read_bytes()[:-100])
+    again = programs.run("train", config, data=small_data, output=output)
+    assert again.end() == 0, again.text
+    assert f"checkpoint {newest.name} is damaged; falling back" in again.text
+    assert resumed(output) == [step(before)]
+    assert weights(output) == weights(undisturbed)
+
+
+def test_sigterm_saves_and_exits_with_75(through, programs, small_data, train_config, tmp_path):
+    _, undisturbed, _ = through
+    output = tmp_path / "trained"
+    never = train_config(model__accumulate=2, checkpointing__every_s=1e6)
+    program = programs.start("train", never, data=small_data, output=output)
+    program.wait_for(lambda: program.progress and program.progress[-1]["done"] >= 3)
+    program.kill(signal.SIGTERM)
+    assert program.end() == 75
+    assert program.last_line.startswith("error: stopped by SIGTERM at step")
+    (saved,) = checkpoints(output)
+    again = programs.run("train", never, data=small_data, output=output)
+    assert again.end() == 0, again.text
+    assert resumed(output) == [step(saved)]
+    assert weights(output) == weights(undisturbed)
+
+
+def test_only_the_newest_checkpoints_are_kept(through):
+    _, output, _ = through
+    assert len(checkpoints(output)) == 2
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_whole_checkpoints(
+    programs, small_data, train_config, tmp_path
+):
+    output = tmp_path / "trained"
+    few = train_config(model__steps_max=8)
+    assert programs.run("train", few, data=small_data, output=output).end() == 0
+    size = checkpoints(output)[-1].stat().st_size
+    other = tmp_path / "other"
+    full = programs.run("train", few, data=small_data, output=other, file_bytes_max=size // 2)
+    assert full.end() == 2, full.text
+    assert full.last_line.startswith("error: no room left to write")
+    assert not [p for p in other.rglob("*") if ".ckpt" in p.name]
+    assert not (other / "training.json").exists()
+    again = programs.run("train", few, data=small_data, output=other)
+    assert again.end() == 0, again.text
+    assert weights(other) == weights(output)
+
+
+def test_a_loss_that_is_not_a_number_stops_with_3(programs, small_data, train_config, tmp_path):
+    output = tmp_path / "trained"
+    config = train_config(model__learning_rate=1e30, model__gradient_clip=1e30)
+    program = programs.run("train", config, data=small_data, output=output)
+    assert program.end() == 3, program.text
+    assert "expected a finite number" in program.last_line
+    assert not (output / "training.json").exists()
+    assert not (output / "weights.safetensors").exists()
+
+
+def test_another_seed_does_not_go_on_from_these_checkpoints(
+    through, programs, small_data, train_config, tmp_path
+):
+    _, output, _ = through
+    place = tmp_path / "trained" / "checkpoints"
+    place.mkdir(parents=True)
+    newest = checkpoints(output)[-1]
+    (place / newest.name).write_bytes(newest.read_bytes())
+    config = train_config(model__accumulate=2, seed=2)
+    program = programs.run("train", config, data=small_data, output=place.parent)
+    assert program.end() == 2
+    assert "belongs to another training" in program.last_line
