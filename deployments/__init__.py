@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from policy.config import Config
 from policy.errors import Unsupported
-from policy.rollout import Counts, Labelled
+from policy.state import Compared
+from policy.counts import Counts, Labelled
 
 Json = Any  # a JSON value; instances and predictions are the model's own business
 
@@ -53,17 +54,21 @@ class Jobs(Protocol):
         dies with its caller leaves no process behind. Raises JobFailed with the exit code
         and the log's tail.
         """
+        ...
 
 
 class Store(Protocol):
     def create(self, key: str, data: bytes) -> None:
         """Write a new object, whole or not at all. Raises AlreadyExists, StoreError."""
+        ...
 
     def read(self, key: str) -> bytes:
         """Return the object. Raises NotFound."""
+        ...
 
     def list(self, prefix: str) -> Sequence[str]:
         """Keys under `prefix`, in order."""
+        ...
 
 
 class Endpoint(Protocol):
@@ -74,18 +79,22 @@ class Endpoint(Protocol):
 
         The release is verified before anything starts. Raises ReleaseError, EndpointError.
         """
+        ...
 
     def deployed(self) -> Sequence[str]:
         """Versions that have a server here, ready or not, in order."""
+        ...
 
     def ready(self, version: str) -> bool:
         """Whether `version` answers its health check through the endpoint.
 
         Raises EndpointError if it never will (its server gave up), with the log's tail.
         """
+        ...
 
     def weights(self) -> Mapping[str, int]:
         """The real split in percent, as the data plane confirms it; empty before the first."""
+        ...
 
     def set_weights(self, percent: Mapping[str, int], fallback: str | None = None) -> None:
         """Split the requests over deployed versions; must add up to 100. Idempotent.
@@ -95,20 +104,33 @@ class Endpoint(Protocol):
         Returns once the data plane confirms the split. Raises EndpointError and leaves the
         split as it was.
         """
+        ...
+
+    def mirror(self, version: str, percent: int) -> None:
+        """Send `version` copies of `percent` of the requests; 0 ends it. Idempotent.
+
+        Nobody sees its answers, but they count. Raises EndpointError if `version` has weight.
+        """
+
+    def mirrored(self) -> Mapping[str, int]:
+        """Which version gets copies of how many percent of the requests; empty for none."""
 
     def send(
         self, version: str | None, instances: Sequence[Json], timeout_s: float = 10
     ) -> Reply:
         """Ask `version`, whatever its weight, or with None whichever the weights choose."""
+        ...
 
     def undeploy(self, version: str) -> None:
         """Stop `version` once its last request is answered. Does nothing if it is gone.
 
         Raises EndpointError while it still has weight.
         """
+        ...
 
     def capabilities(self, *needed: str) -> None:
         """Raises Unsupported naming what this place cannot do."""
+        ...
 
 
 class Telemetry(Protocol):
@@ -117,9 +139,14 @@ class Telemetry(Protocol):
 
         Counters may restart at zero with the data plane; policy.rollout.between sees it.
         """
+        ...
 
     def labels(self, endpoint: str, version: str) -> Labelled:
         """Live answers with a known truth, cumulative."""
+
+    def compared(self, endpoint: str, version: str) -> Compared:
+        """Requests that were answered by the split and by its shadow `version`, cumulative."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m flows", description=__doc__.splitlines()[0]
+        prog="python -m flows", description="Ask and tell the loop."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (

@@ -59,4 +59,4 @@ def retrain(
 
 
 if __name__ == "__main__":
-    retrain(*sys.argv[1:2])
+    retrain(config=sys.argv[1] if sys.argv[1:] else "deployments/local.yaml")

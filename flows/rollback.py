@@ -30,4 +30,4 @@ def rollback(
 
 
 if __name__ == "__main__":
-    rollback(*sys.argv[1:2])
+    rollback(why=sys.argv[1])

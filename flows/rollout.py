@@ -54,4 +54,4 @@ def finish_rollout(config: str, endpoint: str) -> None:
 
 
 if __name__ == "__main__":
-    rollout(*sys.argv[1:4])
+    rollout(sys.argv[1])

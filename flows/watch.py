@@ -15,7 +15,6 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, Log
 from prefect.client.schemas.sorting import LogSort
-from prefect.deployments import run_deployment
 
 # Prefect's own words about its runs; ours say what happens in them.
 NOISE = (
@@ -39,8 +38,9 @@ NOISE = (
 
 def run_and_follow(deployment: str, parameters: dict[str, Any]) -> FlowRun:
     """Run a deployment, print what it says while it works, and return the ended run."""
-    started = run_deployment(deployment, parameters=parameters, timeout=0, as_subflow=False)
     with get_client(sync_client=True) as client:
+        known = client.read_deployment_by_name(deployment)
+        started = client.create_flow_run_from_deployment(known.id, parameters=parameters)
         for line in lines(client, started.id):
             print(f"    {line}", flush=True)
         return client.read_flow_run(started.id)

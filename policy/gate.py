@@ -114,7 +114,8 @@ def compare(
 def _at_least(name: str, value: float, limit: float) -> Check:
     passed = value >= limit  # False for a NaN
     sign = ">=" if passed else "<"
-    return Check(name=name, passed=passed, reason=f"{name} {value:.4g} {sign} {limit}")
+    told = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return Check(name=name, passed=passed, reason=f"{name} {told} {sign} {limit}")
 
 
 def _not_worse(paired: Paired, gates: Gates) -> Check:

@@ -41,7 +41,7 @@ def card(
     """The markdown of one card."""
     decision = "may be released" if report.passed else "refused by the gate"
     checks = "\n".join(
-        f"| {'yes' if check.passed else '**no**'} | {check.name} | {check.reason} |"
+        f"- {'passed' if check.passed else '**failed**'}: {check.reason}"
         for check in report.checks
     )
     shown = (
@@ -59,8 +59,7 @@ def card(
 **{scores.accuracy:.3f}** over {scores.questions} questions that it never saw.
 Started {_started(run)}.
 
-| passed | check | reason |
-| --- | --- | --- |
+## Gate
 {checks}
 
 ## Accuracy per family

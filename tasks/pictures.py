@@ -44,7 +44,16 @@ def family_bars(families: Mapping[str, Score], accuracy_min: float) -> str:
         colors = [STABLE if value >= accuracy_min else CANARY for value in values]
         axis.barh(names, values, color=colors, height=0.62)
         for row, value in enumerate(values):
-            axis.text(min(value, 0.9) + 0.01, row, f"{value:.3f}", va="center", fontsize=8)
+            inside = value > 0.15
+            axis.text(
+                value - 0.01 if inside else value + 0.01,
+                row,
+                f"{value:.3f}",
+                va="center",
+                ha="right" if inside else "left",
+                color="white" if inside else INK,
+                fontsize=8,
+            )
         axis.axvline(accuracy_min, color=LIMIT, linestyle="--", linewidth=1)
         axis.set_xlim(0, 1.02)
         axis.invert_yaxis()

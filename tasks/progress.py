@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -15,9 +16,10 @@ EVERY_S = 2.0
 def reporter(program: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Give a callback for progress records; it keeps one progress artifact up to date."""
     log = get_run_logger()
-    artifact = create_progress_artifact(
+    created = create_progress_artifact(
         progress=0.0, key=program.replace(".", "-"), description=f"{program} is starting"
     )
+    artifact = cast(UUID, created)  # outside of async code it is no coroutine
     shown = 0.0
 
     def report(record: Mapping[str, Any]) -> None:

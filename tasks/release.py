@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from prefect import runtime
+from prefect.runtime import flow_run
 
 from deployments import Release, connect, ledger, releases
 from policy.config import Config
@@ -151,4 +151,4 @@ def _compare(champion: str, ours: Path, theirs: Path, alpha: float) -> Paired:
 
 
 def _flow_run() -> str:
-    return str(runtime.flow_run.id or "")
+    return str(flow_run.id or "")

@@ -1,8 +1,8 @@
 """The rollout's report in the Prefect UI: its windows as a picture and a table."""
 
-from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
+from prefect.runtime import flow_run
 
 from deployments import connect, ledger
 from policy.config import Config
@@ -29,7 +29,7 @@ def rollout_report(config: Config, rollout: Rollout) -> None:
         payload={"version": rollout.version, "reason": rollout.reason},
         related=[
             {
-                "prefect.resource.id": f"prefect.flow-run.{runtime.flow_run.id}",
+                "prefect.resource.id": f"prefect.flow-run.{flow_run.id}",
                 "prefect.resource.role": "flow-run",
             }
         ],
@@ -39,7 +39,8 @@ def rollout_report(config: Config, rollout: Rollout) -> None:
 def report(rollout: Rollout, windows: tuple[Row, ...]) -> str:
     """The markdown of one report."""
     ends = {Phase.DONE: "promoted", Phase.ROLLED_BACK: "**taken back**"}
-    lines = "\n".join(_line(row) for row in windows) or "| – | no window was judged | | | | | |"
+    lines = "\n".join(_line(number, row) for number, row in enumerate(windows, 1))
+    reasons = "\n".join(f"{n}. {row.verdict}: {row.reason}" for n, row in enumerate(windows, 1))
     picture = rollout_windows(windows) if windows else ""
     seconds = (rollout.entered_at - rollout.started_at).total_seconds()
     end = ends.get(rollout.phase, rollout.phase)
@@ -52,24 +53,27 @@ Strategy {rollout.plan.strategy} {list(rollout.plan.weights)}, before: \
 
 {picture}
 
-| at | weight | requests | errors | p95 | right answers | verdict |
-| --- | --- | --- | --- | --- | --- | --- |
+| window | at | weight | verdict | requests | errors | p95 | right answers |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 {lines}
 
 Each cell: the new version / stable in the same window.
+
+{reasons or "No window of live traffic was judged."}
 """
 
 
-def _line(row: Row) -> str:
+def _line(number: int, row: Row) -> str:
     pair = (row.canary, row.stable)
     cells = (
+        str(number),
         f"{row.at:%H:%M:%S}",
         f"{row.weight} %",
+        str(row.verdict),
         _both(pair, lambda tally: str(tally.requests)),
         _both(pair, lambda tally: str(tally.errors)),
         _both(pair, _p95),
         _both(pair, lambda t: f"{t.correct} of {t.labels}" if t.labels else "–"),
-        f"{row.verdict}: {row.reason}",
     )
     return "| " + " | ".join(cells) + " |"
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from prefect import get_run_logger, runtime
+from prefect import get_run_logger
+from prefect.runtime import flow_run
 
 from deployments import Endpoint, Place, Release, connect, ledger, releases
 from deployments.replay import read_requests, replaying
@@ -218,9 +219,7 @@ def tell(rollout: Rollout) -> str:
 
 
 def _append(config: Config, decide, by: str) -> Ledger:
-    return ledger.append(
-        connect(config).store, decide, by=by, run=str(runtime.flow_run.id or "")
-    )
+    return ledger.append(connect(config).store, decide, by=by, run=str(flow_run.id or ""))
 
 
 def _follow(state: Ledger, before: Rollout, after: Rollout) -> RolloutChanged | None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import runtime
+from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from deployments import connect, ledger
@@ -48,8 +48,8 @@ def plan(
 
     Without a seed the run draws one from its own id, so that a retry draws the same.
     """
-    flow_run = str(runtime.flow_run.id)
-    seed = int(_digest(flow_run), 16) % 2**31 if seed is None else seed
+    run_id = str(flow_run.id)
+    seed = int(_digest(run_id), 16) % 2**31 if seed is None else seed
     steps = steps_max or config.model.steps_max
     code, (commit, dirty) = model_code(), _git()
     inputs = [config.dataset.version, config.model.model_dump(), config.compute.processes]
@@ -61,7 +61,7 @@ def plan(
         permit(cause, [*state.retrainings.values()], config.retraining, ledger.now())
         return RetrainingStarted(key=key, cause=cause, why=why)
 
-    ledger.append(connect(config).store, decide, by=f"retrain ({cause})", run=flow_run)
+    ledger.append(connect(config).store, decide, by=f"retrain ({cause})", run=run_id)
     folder = str(Path(config.root).absolute() / "runs" / key)
     return Run(
         key=key, folder=folder, seed=seed, steps_max=steps,
