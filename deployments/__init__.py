@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from policy.config import Config
+from policy.counts import Counts, Labelled
 from policy.errors import Unsupported
 from policy.state import Compared
-from policy.counts import Counts, Labelled
 
 Json = Any  # a JSON value; instances and predictions are the model's own business
 
@@ -111,9 +111,11 @@ class Endpoint(Protocol):
 
         Nobody sees its answers, but they count. Raises EndpointError if `version` has weight.
         """
+        ...
 
     def mirrored(self) -> Mapping[str, int]:
         """Which version gets copies of how many percent of the requests; empty for none."""
+        ...
 
     def send(
         self, version: str | None, instances: Sequence[Json], timeout_s: float = 10
@@ -143,6 +145,7 @@ class Telemetry(Protocol):
 
     def labels(self, endpoint: str, version: str) -> Labelled:
         """Live answers with a known truth, cumulative."""
+        ...
 
     def compared(self, endpoint: str, version: str) -> Compared:
         """Requests that were answered by the split and by its shadow `version`, cumulative."""

@@ -6,11 +6,14 @@ Open loop: a question is sent when it is due, however long earlier answers take.
 after --seconds, or when its standard input is closed, which the system does when whoever
 started it dies. The tally is replaced whole, twice a second:
 
-    {"total": T, "versions": {version: T}, "late": N}
+    {"total": T, "versions": {version: T}, "shadows": {version: S}, "late": N}
     T = {"sent", "failed", "labelled", "correct"}
+    S = {"compared", "differed"}
 
 `failed` had no answer, or one that is not 200; `labelled` were answered and their truth is
-known; `late` were sent more than half a second after they were due.
+known; `late` were sent more than half a second after they were due. While the endpoint
+mirrors requests to a version (SHADOW), the same share of the questions is also put to that
+version by name, and the two answers are compared where both came.
 """
 
 import argparse
@@ -26,11 +29,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from deployments import Endpoint, Json, Reply, connect
 from policy.config import Config, load_config, parse_config
-from policy.errors import DataError, JobFailed
+from policy.errors import DataError, EndpointError, JobFailed
 
 THREADS = 8
 _WRITE_EVERY_S = 0.5
@@ -55,6 +59,7 @@ class Tally:
     """What was sent so far, by the version that answered; "" where none did."""
 
     _counts: dict[str, Counter[str]] = field(default_factory=dict)
+    _shadows: dict[str, Counter[str]] = field(default_factory=dict)
     _late: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -66,11 +71,21 @@ class Tally:
             self._late += late_s > _LATE_S
             self._counts.setdefault(reply.version, Counter()).update(new)
 
+    def compare(self, version: str, reply: Reply, shadow: Reply) -> None:
+        """Count a question that two versions were asked, if both answered."""
+        if reply.status == shadow.status == 200:
+            differed = _answers(reply) != _answers(shadow)
+            with self._lock:
+                counts = self._shadows.setdefault(version, Counter())
+                counts.update({"compared": 1, "differed": differed})
+
     def record(self) -> Mapping[str, Json]:
         with self._lock:
             total = sum(self._counts.values(), Counter())
             versions = {name: _whole(counts) for name, counts in self._counts.items()}
-            return {"total": _whole(total), "versions": versions, "late": self._late}
+            shadows = {name: dict(counts) for name, counts in self._shadows.items()}
+        parts = {"versions": versions, "shadows": shadows, "late": self._late}
+        return {"total": _whole(total), **parts}
 
 
 def read_requests(data: bytes) -> Sequence[Question]:
@@ -140,30 +155,44 @@ def tallies(config: Config, endpoint: str) -> Path:
     return folder
 
 
-def send_steadily(
-    endpoint: Endpoint,
-    questions: Sequence[Question],
-    per_s: float,
-    tally: Tally,
-    stop: threading.Event,
-) -> Sequence[threading.Thread]:
-    """Start the threads that send question i at i / per_s seconds from now until `stop`."""
-    start, turns, lock = time.monotonic(), iter(range(2**62)), threading.Lock()
+class Sender:
+    """Sends question i at i / per_s seconds from its start, by several threads."""
 
-    def work() -> None:
+    def __init__(
+        self, endpoint: Endpoint, questions: Sequence[Question], per_s: float, tally: Tally
+    ) -> None:
+        self._endpoint, self._questions, self._tally = endpoint, questions, tally
+        self._per_s, self._start = per_s, time.monotonic()
+        self._turns, self._lock, self._stop = count(), threading.Lock(), threading.Event()
+        self.shadows: Mapping[str, int] = {}
+        self._threads = [
+            threading.Thread(target=self._work, daemon=True) for _ in range(THREADS)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=12)
+
+    def _work(self) -> None:
         while True:
-            with lock:
-                turn = next(turns)
-            due = start + turn / per_s
-            if stop.wait(max(0, due - time.monotonic())):
+            with self._lock:
+                turn = next(self._turns)
+            due = self._start + turn / self._per_s
+            if self._stop.wait(max(0, due - time.monotonic())):
                 return
-            question, late_s = questions[turn % len(questions)], time.monotonic() - due
-            tally.add(question, endpoint.send(None, [question.instance]), late_s)
+            self._ask(turn, time.monotonic() - due)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    return threads
+    def _ask(self, turn: int, late_s: float) -> None:
+        question = self._questions[turn % len(self._questions)]
+        reply = self._endpoint.send(None, [question.instance])
+        self._tally.add(question, reply, late_s)
+        for version, percent in self.shadows.items():
+            if (turn + 1) * percent // 100 > turn * percent // 100:  # an even share of turns
+                shadow = self._endpoint.send(version, [question.instance])
+                self._tally.compare(version, reply, shadow)
 
 
 def write_tally(output: Path, tally: Tally) -> None:
@@ -191,15 +220,25 @@ def main() -> None:
     while not endpoint.weights():  # the first version of all gets traffic once it has weight
         if _let_go(0.2):
             return
-    tally, stop = Tally(), threading.Event()
-    threads = send_steadily(endpoint, questions, asked.per_s, tally, stop)
+    tally = Tally()
+    sender = Sender(endpoint, questions, asked.per_s, tally)
     deadline = time.monotonic() + asked.seconds
     while time.monotonic() < deadline and not _let_go(_WRITE_EVERY_S):
+        sender.shadows = _mirrored(endpoint)
         write_tally(asked.output, tally)
-    stop.set()
-    for thread in threads:
-        thread.join(timeout=12)
+    sender.stop()
     write_tally(asked.output, tally)
+
+
+def _mirrored(endpoint: Endpoint) -> Mapping[str, int]:
+    try:
+        return endpoint.mirrored()
+    except EndpointError:
+        return {}  # the endpoint is away; the questions go on and are counted as failed
+
+
+def _answers(reply: Reply) -> Sequence[Json]:
+    return [p.get("answer") if isinstance(p, dict) else p for p in reply.predictions]
 
 
 def _let_go(wait_s: float) -> bool:

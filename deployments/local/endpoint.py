@@ -28,7 +28,7 @@ from policy.config import Local
 from policy.errors import EndpointError, Unsupported
 
 _PATIENCE_S = (1, 2, 3, 4)  # between writes of a file that Envoy may not have noticed
-_CAPABILITIES = frozenset({"canary", "pin", "drain", "fallback"})
+_CAPABILITIES = frozenset({"canary", "pin", "drain", "fallback", "mirror"})
 
 
 class EnvoyEndpoint:
@@ -100,10 +100,36 @@ class EnvoyEndpoint:
             servers, before = self._servers(), self._admin.split()
             heaviest = max(percent, key=lambda version: percent[version])
             some = {version: share for version, share in percent.items() if share > 0}
-            after = Split(some, fallback or heaviest)
+            still = (before.shadow, before.shadow_percent)
+            shadow = ("", 0) if before.shadow in some else still
+            after = Split(some, fallback or heaviest, *shadow)
             self._write_clusters(servers, before, after)
             self._write_routes(servers, after)
             self._write_clusters(servers, after)
+
+    def mirror(self, version: str, percent: int) -> None:
+        """Send `version` copies of `percent` of the requests; 0 ends it. Idempotent.
+
+        Nobody sees its answers. Raises EndpointError if nothing serves or `version` does.
+        """
+        with self._alone():
+            self._must_be_deployed(version)
+            split = self._admin.split()
+            if not split.weights or split.weights.get(version):
+                raise EndpointError(
+                    f"requests of {self.name} cannot be mirrored to {version}; "
+                    f"the split is {dict(split.weights)}",
+                    expected="another version with the traffic",
+                    holds="nothing is mirrored to it",
+                )
+            wanted = (version, percent) if percent else ("", 0)
+            after = Split(split.weights, split.fallback, *wanted)
+            self._write_routes(self._servers(), after)
+
+    def mirrored(self) -> Mapping[str, int]:
+        """Which version gets copies of how many percent of the requests; empty for none."""
+        split = self._admin.split()
+        return {split.shadow: split.shadow_percent} if split.shadow else {}
 
     def send(
         self, version: str | None, instances: Sequence[Json], timeout_s: float = 10

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from policy.rollout import LATENCY_EDGES_S
+from policy.counts import LATENCY_EDGES_S
 
 Json = dict[str, Any]  # an Envoy message in its JSON form
 
@@ -48,10 +48,15 @@ class Server:
 
 @dataclass(frozen=True)
 class Split:
-    """Percent of the requests per version; `fallback` answers where another one fails."""
+    """Percent of the requests per version; `fallback` answers where another one fails.
+
+    `shadow` gets copies of `shadow_percent` of the requests; nobody sees its answers.
+    """
 
     weights: Mapping[str, int] = field(default_factory=dict)
     fallback: str = ""
+    shadow: str = ""
+    shadow_percent: int = 0
 
     def cluster(self, version: str) -> str:
         if self.fallback in ("", version):
@@ -59,8 +64,10 @@ class Split:
         return f"{version}/{self.fallback}"
 
     def without(self, version: str) -> "Split":
-        weights = {name: share for name, share in self.weights.items() if name != version}
-        return Split(weights, "" if self.fallback == version else self.fallback)
+        """The split without a version that has no weight in it."""
+        shadow = ("", 0) if self.shadow == version else (self.shadow, self.shadow_percent)
+        fallback = "" if self.fallback == version else self.fallback
+        return Split(self.weights, fallback, *shadow)
 
 
 def clusters(servers: Sequence[Server], *splits: Split) -> Json:
@@ -104,19 +111,26 @@ def routes(endpoint: str, servers: Sequence[Server], split: Split) -> Json:
 
 
 def split_of(route: Mapping[str, Any]) -> Split:
-    """The split that a RouteConfiguration carries, read back from Envoy or from a file."""
-    for host in route["virtual_hosts"]:
-        for entry in host["routes"]:
-            shares = entry.get("route", {}).get("weighted_clusters", {}).get("clusters", [])
-            if shares:
-                pairs = [(*share["name"].split("/"), "")[:2] for share in shares]
-                fallbacks = [fallback for _, fallback in pairs if fallback]
-                weights = {
-                    version: int(share.get("weight", 0))
-                    for (version, _), share in zip(pairs, shares, strict=True)
-                }
-                return Split(weights, fallbacks[0] if fallbacks else "")
+    """The split that a RouteConfiguration carries, read back from Envoy."""
+    entries = (entry for host in route["virtual_hosts"] for entry in host["routes"])
+    for action in (entry.get("route", {}) for entry in entries):
+        shares = action.get("weighted_clusters", {}).get("clusters", [])
+        if shares:
+            pairs = [(*share["name"].split("/"), "")[:2] for share in shares]
+            weights = {
+                version: int(share["weight"])
+                for (version, _), share in zip(pairs, shares, strict=True)
+            }
+            fallback = next((fallback for _, fallback in pairs if fallback), "")
+            return Split(weights, fallback, *_shadow_of(action))
     return Split()
+
+
+def _shadow_of(action: Mapping[str, Any]) -> tuple[str, int]:
+    for policy in action.get("request_mirror_policies", []):
+        share = policy["runtime_fraction"]["default_value"]["numerator"]
+        return policy["cluster"], int(share)
+    return "", 0
 
 
 def fingerprint(resource: Mapping[str, Any]) -> str:
@@ -303,6 +317,10 @@ def _weighted(split: Split) -> Sequence[Json]:
         "timeout": f"{REQUEST_TIMEOUT_S}s",
         "retry_policy": _retries(),
     }
+    if split.shadow:
+        fraction = {"default_value": {"numerator": split.shadow_percent}}  # of a hundred
+        policy = {"cluster": split.shadow, "runtime_fraction": fraction}
+        action["request_mirror_policies"] = [policy]
     return [
         {**_matching(path, method), "route": action}
         for path, method in ((PREDICT_ROUTE, "POST"), (HEALTH_ROUTE, "GET"))

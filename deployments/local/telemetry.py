@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from deployments.local.admin import Admin
 from deployments.local.envoy import EDGES_US
 from deployments.local.layout import Layout
+from policy.counts import Counts, Labelled
 from policy.errors import Unsupported
-from policy.rollout import Counts, Labelled
+from policy.state import Compared
 
 
 class EnvoyTelemetry:
@@ -38,12 +40,19 @@ class EnvoyTelemetry:
         )
 
     def labels(self, endpoint: str, version: str) -> Labelled:
-        labels = correct = 0
+        seen = self._tallied(endpoint, "versions", version)
+        return Labelled(labels=seen["labelled"], correct=seen["correct"])
+
+    def compared(self, endpoint: str, version: str) -> Compared:
+        seen = self._tallied(endpoint, "shadows", version)
+        return Compared(compared=seen["compared"], differed=seen["differed"])
+
+    def _tallied(self, endpoint: str, part: str, version: str) -> Counter[str]:
+        """The sum over all replays to this endpoint."""
+        seen = Counter[str]()
         for path in self._layout.tallies(endpoint).glob("*.json"):
-            tally = json.loads(path.read_text())["versions"].get(version, {})
-            labels += tally.get("labelled", 0)
-            correct += tally.get("correct", 0)
-        return Labelled(labels=labels, correct=correct)
+            seen.update(json.loads(path.read_text()).get(part, {}).get(version, {}))
+        return seen
 
 
 def _attempts(stat: Mapping[str, Any]) -> tuple[int, int]:

@@ -175,3 +175,23 @@ def test_failed_attempts_count_against_the_version_though_no_client_sees_them(
     assert counts.errors == pytest.approx(answered, abs=2)  # two replicas, each its every 2nd
     both.set_weights({ONE: 100})
     both.undeploy(bad.version)
+
+
+def test_a_shadow_gets_copies_that_no_client_sees(both, place):
+    before = place.telemetry.counts("production", TWO)
+    both.mirror(TWO, 50)
+    assert (both.mirrored(), both.weights()) == ({TWO: 50}, {ONE: 100})
+    assert {both.send(None, ASK).version for _ in range(200)} == {ONE}
+    time.sleep(1.3)
+    copies = place.telemetry.counts("production", TWO).requests - before.requests
+    assert 60 < copies < 140
+    both.mirror(TWO, 0)
+    assert both.mirrored() == {}
+
+
+def test_a_version_with_weight_is_no_shadow(both):
+    both.mirror(TWO, 50)
+    both.set_weights({ONE: 90, TWO: 10})
+    assert both.mirrored() == {}
+    with pytest.raises(EndpointError, match="cannot be mirrored"):
+        both.mirror(TWO, 50)

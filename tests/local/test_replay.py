@@ -53,6 +53,20 @@ def test_answers_are_judged_by_the_version_that_gave_them(serving, endpoints, pl
     assert after.labels - before.labels == after.correct - before.correct == good["labelled"]
 
 
+def test_a_shadow_is_compared_with_what_serves(serving, endpoints, place, questions):
+    serving.set_weights({GOOD: 100})
+    serving.mirror(WRONG, 50)
+    with replaying(endpoints, "production", questions, per_s=60) as tally:
+        deadline = time.monotonic() + 20
+        while tally()["shadows"].get(WRONG, {}).get("compared", 0) < 20:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    seen = tally()["shadows"][WRONG]
+    assert seen["compared"] == seen["differed"] <= tally()["total"]["sent"] * 0.55
+    assert place.telemetry.compared("production", WRONG).differed == seen["differed"]
+    serving.set_weights({GOOD: 50, WRONG: 50})
+
+
 def test_the_rate_is_held(serving, endpoints, questions):
     with replaying(endpoints, "production", questions, per_s=40) as tally:
         deadline = time.monotonic() + 20

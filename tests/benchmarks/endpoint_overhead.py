@@ -1,0 +1,108 @@
+"""What Envoy adds to a call of a model server, and what one replica costs when it is killed.
+
+    python -m tests.benchmarks.endpoint_overhead [--seconds 5]
+
+Real Envoy, real load by wrk on loopback, everything in one run, alternating so that a busy
+machine hits both alike. The server is the stand-in of tests/local/answers.py: the figure is
+what the endpoint adds, not how fast a model is.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from deployments import local
+from deployments.local import stack
+from deployments.local.endpoint import servers_of
+from deployments.local.layout import layout_of
+from deployments.local.programs import Supervisor
+from tests.local.fixtures import SERVER, configured, maker, serve
+from tests.local.load import BODY, load
+
+VERSION = "2026.11.22-aaaaaaa"
+ROUNDS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=int, default=4)
+    seconds = parser.parse_args().seconds
+    if shutil.which("wrk") is None:
+        sys.exit("error: wrk is not installed; to do: apt-get install wrk")
+    root = Path(tempfile.mkdtemp(prefix="arr"))
+    supervisor = Supervisor(layout_of(str(root)))
+    try:
+        print(json.dumps(measure(root, supervisor, seconds), indent=1))
+    finally:
+        supervisor.shutdown()
+        shutil.rmtree(root)
+
+
+def measure(root: Path, supervisor: Supervisor, seconds: int) -> dict:
+    config = configured(root)
+    layout = layout_of(config.root)
+    stack.start_programs(config, stack.endpoint_programs(config, layout))
+    stack.wait_for_endpoints(config, lambda line: None)
+    place = local.connect(config, server=SERVER)
+    found = {}
+    release = maker(root)(VERSION)
+    for name in ("staging", "production"):
+        serve(place.endpoint(name), release)
+    port = servers_of(supervisor, "staging")[0].ports[0]
+    direct, through = f"http://127.0.0.1:{port}", place.endpoint("staging").url
+    script = root / "ask.lua"
+    script.write_text(f"wrk.method='POST'\nwrk.body='{BODY}'\n")
+    runs = {"direct": [], "through Envoy": []}
+    for _ in range(ROUNDS):
+        runs["direct"].append(wrk(direct, script, seconds))
+        runs["through Envoy"].append(wrk(through, script, seconds))
+    for name, figures in runs.items():
+        found[name] = {key: statistics.median(f[key] for f in figures) for key in figures[0]}
+    for name, replicas in local.REPLICAS.items():
+        found[f"killed at 100 %, {replicas} server(s)"] = killed(
+            place.endpoint(name), supervisor, name
+        )
+    return found
+
+
+def wrk(url: str, script: Path, seconds: int) -> dict[str, float]:
+    """Median and p99 in ms, and requests per second, over four connections."""
+    command = ["wrk", "-t1", "-c4", f"-d{seconds}s", "--latency", "-s", str(script)]
+    said = subprocess.run(
+        [*command, f"{url}/predict"], capture_output=True, text=True, check=True
+    ).stdout
+    if "Non-2xx" in said:
+        raise RuntimeError(said)
+    return {
+        "median_ms": _ms(said, "50%"),
+        "p99_ms": _ms(said, "99%"),
+        "requests_per_s": float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1]),
+    }
+
+
+def killed(endpoint, supervisor: Supervisor, name: str) -> dict[str, int]:
+    """Kill -9 one server of the only version under load and count."""
+    victim = next(p for p in supervisor.processes() if p.program == f"model-{name}-{VERSION}")
+    with load(endpoint.url) as seen:
+        time.sleep(1)
+        os.kill(victim.pid, signal.SIGKILL)
+        time.sleep(4)
+    return {"requests": seen.sent, "failed": seen.failed}
+
+
+def _ms(said: str, percentile: str) -> float:
+    value, unit = re.search(rf"{percentile}\s+([\d.]+)(us|ms|s)", said).groups()
+    return float(value) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
+
+
+if __name__ == "__main__":
+    main()
