@@ -1,5 +1,7 @@
 """Analyses mean what they mean in Argo Rollouts, and their conditions are never executed."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -193,6 +195,13 @@ def test_a_step_is_left_when_its_analyses_have_been_successful():
     assert max(run.count for run in runs) == 3
     assert {run.outcome for run in runs} == {Outcome.RUNNING, Outcome.SUCCESSFUL}
     assert records[-1].phase is Phase.DONE
+
+
+def test_measurements_keep_their_interval():
+    records = run(world(), with_analysis(count=0, interval_s=3))
+    first = [r for r in records if r.phase is Phase.STEP and r.step == 0 and r.analyses]
+    times = sorted({r.analyses[0].measured_at for r in first if r.analyses[0].measured_at})
+    assert [(b - a).total_seconds() for a, b in pairwise(times)] == [3, 3]
 
 
 def test_a_failed_analysis_takes_the_version_back():

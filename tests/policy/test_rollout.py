@@ -355,6 +355,16 @@ def test_a_watch_with_too_many_outages_brings_the_old_version_back():
     assert desired_weights(rollout) == {"v1": 100}
 
 
+def test_every_state_begins_with_a_clean_sheet():
+    missed = {"failures": 1, "inconclusive": 2, "unready_s": 3.0}
+    opened = advance(*opened_step(**missed))
+    assert {name: getattr(opened, name) for name in missed} == missed
+    good = sample(40, labels=40), sample(360, labels=360)
+    after = advance(opened, look(opened, 10, *good))
+    assert (after.phase, after.step) == (Phase.STEP, 1)
+    assert {name: getattr(after, name) for name in missed} == dict.fromkeys(missed, 0)
+
+
 # --- after the rollout -------------------------------------------------------------------
 
 
@@ -459,6 +469,14 @@ def test_looks_between_blocks_write_nothing():
     records = run(world(), begin())
     looks = (records[-1].entered_at - NOW).total_seconds()
     assert len(records) < looks / 1.5
+
+
+def test_a_slow_trickle_is_weighed_once_per_block_time():
+    rollout, ends = advance(*opened_step()), set()
+    for at in range(1, 10):
+        rollout = advance(rollout, look(rollout, at, sample(at // 2), sample(at * 9)))
+        ends.add((rollout.window.block.at - NOW).total_seconds())
+    assert ends == {0, 5}
 
 
 def test_a_finished_rollout_never_changes_and_needs_no_look():
