@@ -121,11 +121,8 @@ def _by_disagreement(rollout: Rollout, seen: Seen) -> Ruling:
 
 
 def _worse_of(limits: Ruling, disagreement: Ruling) -> Ruling:
-    """Disagreement counts once the window is over, or at once when it is proven."""
-    if limits.verdict is Verdict.FAIL or disagreement.verdict is Verdict.PASS:
-        return limits
-    decided = disagreement.verdict is Verdict.FAIL or limits.verdict is Verdict.PASS
-    return disagreement if decided else limits
+    keep = limits.verdict is Verdict.FAIL or disagreement.verdict is Verdict.PASS
+    return limits if keep else disagreement
 
 
 def _must_pause(rollout: Rollout) -> bool:

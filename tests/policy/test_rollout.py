@@ -68,6 +68,12 @@ def test_a_bad_version_never_gets_past_its_first_weight(behaviour, reason):
     assert desired_versions(records[-1]) == ("v1",)
 
 
+def test_what_is_proven_against_stable_is_not_tolerated():
+    plan = make_plan(limits__failure_limit=99, limits__error_rate_max=0.99)
+    last = run(world(ERRORS), begin(plan))[-1]
+    assert re.match(r"error_rate 0.\d+ > stable 0.000 \+ 0.01 at \d+: evid", last.reason)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_worse_version_is_taken_back_within_a_few_seconds(seed):
     records = run(world(ERRORS, seed=seed), begin())
@@ -258,6 +264,16 @@ def test_no_data_never_passes(missing):
     assert rollout.phase is Phase.ROLLING_BACK
     what = "the metrics are away" if missing is None else "no request"
     assert rollout.reason == f"inconclusive windows 3 > 2: {what} in 30 s"
+
+
+@pytest.mark.parametrize("away", ["canary", "stable"])
+def test_a_window_begins_when_the_metrics_are_back(away):
+    here = {"canary": sample(10, labels=10), "stable": sample(90, labels=90)}
+    step = in_phase(Phase.STEP)
+    opened = advance(step, look(step, 0, **{**here, away: None}))
+    back = advance(opened, look(opened, 4, **here))
+    assert back.window.start.at == seconds(4)
+    assert (back.window.start.canary, back.window.start.stable) == tuple(here.values())
 
 
 def test_too_little_traffic_says_how_much_more_is_needed():

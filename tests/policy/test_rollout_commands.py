@@ -177,6 +177,26 @@ def test_a_paused_rollout_is_still_taken_back_when_it_fails():
     assert run(a_world, paused)[-1].phase is Phase.ROLLED_BACK
 
 
+def test_a_pause_does_not_count_in_the_deadline_and_does_not_renew_it():
+    paused = pause(in_phase(Phase.STEP), "ann", "lunch", seconds(50))
+    resumed = resume(paused, "ann", "back", seconds(450))
+    for at, phase in ((459, Phase.STEP), (461, Phase.ROLLING_BACK)):
+        assert (
+            advance(resumed, world().look(resumed, at=seconds(at), ready=True)).phase is phase
+        )
+
+
+@pytest.mark.parametrize("command", [abort, promote_now, approve, reject])
+def test_whoever_decides_ends_the_pause(command):
+    paused = pause(in_phase(Phase.AWAITING_APPROVAL), *SIGNED)
+    assert not command(paused, "bob", "decided", seconds(9)).paused
+
+
+@pytest.mark.parametrize("phase", [Phase.PENDING, Phase.DEPLOYING, Phase.SMOKE])
+def test_promote_now_ends_a_pause_before_traffic(phase):
+    assert not promote_now(pause(in_phase(phase), *SIGNED), *SIGNED).paused
+
+
 def test_a_forgotten_pause_is_taken_back():
     paused = pause(in_phase(Phase.STEP), *SIGNED)
     after = advance(paused, world().look(paused, at=seconds(606), ready=True))
