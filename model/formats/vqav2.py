@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from model.errors import BadInput
-from model.formats.question import Question, human_answers, identity, listed, text, twins
+from model.formats.question import Question, human_answers, identity, text, twins
 from model.formats.stream import elements
 
 
@@ -18,19 +18,15 @@ def annotations(path: Path) -> Iterator[Question]:
     for record in elements(path, "annotations"):
         name = identity(record, "question_id", f"{path.name}: an annotation")
         where = f"{path.name}: question {name}"
-        rests = [
-            {key: value for key, value in item.items() if key != "answer"}
-            for item in listed(record, "answers", where)
-            if isinstance(item, dict)
-        ]
+        answers = human_answers(record, where)
         yield Question(
             question_id=name,
             image=identity(record, "image_id", where),
             question="",
             answer=text(record, "multiple_choice_answer", where),
             family=text(record, "answer_type", where),
-            answers=human_answers(record, where),
-            twins=twins(rests),
+            answers=answers,
+            twins=twins(record["answers"]),
             question_type=text(record, "question_type", where),
         )
 

@@ -82,10 +82,10 @@ def _matches(
     both = pa.concat_arrays([human_F, predicted_N]).dictionary_encode()
     text_F, text_N = np.split(both.indices.to_numpy(), [len(human_F)])
     texts_U = both.dictionary.to_pylist()
-    human_U, predicted_U = _numbers([rule.human, rule.predicted], texts_U)
-    match_F = human_U[text_F] == predicted_U[text_N][row_F]
+    number_U = _numbers([rule.human, rule.predicted], texts_U)
+    match_F = number_U[rule.human][text_F] == number_U[rule.predicted][text_N][row_F]
     if rule.alike:
-        (alike_U,) = _numbers([rule.alike], texts_U)
+        alike_U = _numbers([rule.alike], texts_U)[rule.alike]
         alike_F, first_N = alike_U[text_F], np.cumsum(count_N) - count_N
         agreed_N = np.minimum.reduceat(alike_F, first_N) == np.maximum.reduceat(
             alike_F, first_N
@@ -95,13 +95,16 @@ def _matches(
     return match_F
 
 
-def _numbers(forms: Sequence[Callable[[str], str]], texts_U: list[str]) -> list[np.ndarray]:
-    """One number per text and form; equal numbers, equal texts in whatever form."""
+def _numbers(
+    forms: Sequence[Callable[[str], str]], texts_U: list[str]
+) -> dict[Callable[[str], str], np.ndarray]:
+    """For each form a number per text; equal numbers, equal texts in whatever form."""
     number: dict[str, int] = {}
-    return [
-        np.fromiter((number.setdefault(form(t), len(number)) for t in texts_U), np.int64)
-        for form in forms
-    ]
+    count = number.setdefault
+    return {
+        form: np.array([count(form(text), len(number)) for text in texts_U], dtype=np.int64)
+        for form in dict.fromkeys(forms)
+    }
 
 
 def _leave_out_twins(

@@ -41,8 +41,9 @@ _WHITE_2 = "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u180e\u2028\u2029\u202f\u2
 
 def vqav2(answer: str) -> str:
     """The form in which VQAv2 compares an answer, unless all humans gave the same one."""
-    text = _unmark(vqav2_plain(answer), _ASCII_DIGIT_COMMA)
-    text = _ASCII_PERIOD.sub("", text, count=_PERIODS_DROPPED_MAX)
+    if answer.isalnum() and answer.isascii():
+        return _one_word(answer, _SPELLING)
+    text = _drop_periods(_unmark(vqav2_plain(answer), _ASCII_DIGIT_COMMA), _ASCII_PERIOD)
     return _respell(_lower_2(text).replace("\u180e", " ").split(), _SPELLING)
 
 
@@ -53,17 +54,25 @@ def vqav2_plain(answer: str) -> str:
 
 def textvqa(answer: str) -> str:
     """The form in which TextVQA compares predictions and human answers, always."""
+    if answer.isalnum() and answer.isascii():
+        return _one_word(answer, _SPELLING)
     text = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    text = _unmark(_one_line(text).strip(), _DIGIT_COMMA)
-    text = _PERIOD.sub("", text, count=_PERIODS_DROPPED_MAX)
+    text = _drop_periods(_unmark(_one_line(text).strip(), _DIGIT_COMMA), _PERIOD)
     return _respell(text.lower().split(), _SPELLING)
 
 
 def vizwiz(answer: str) -> str:
     """The form in which VizWiz compares a prediction; human answers it takes as they are."""
-    text = _unmark(_one_line(answer).strip(), _DIGIT_COMMA)
-    text = _PERIOD.sub("", text, count=_PERIODS_DROPPED_MAX)
+    if answer.isalnum() and answer.isascii():
+        return _one_word(answer, _VIZWIZ_SPELLING)
+    text = _drop_periods(_unmark(_one_line(answer).strip(), _DIGIT_COMMA), _PERIOD)
     return _respell(text.lower().split(), _VIZWIZ_SPELLING)
+
+
+def _one_word(word: str, spelling: dict[str, str]) -> str:
+    """The short way for most answers: one word of plain letters and digits."""
+    word = word.lower()
+    return "" if word in _ARTICLES else spelling.get(word, word)
 
 
 def _one_line(text: str) -> str:
@@ -87,6 +96,10 @@ def _unmark(text: str, digit_comma: re.Pattern[str]) -> str:
     )
 
 
+def _drop_periods(text: str, period: re.Pattern[str]) -> str:
+    return period.sub("", text, count=_PERIODS_DROPPED_MAX) if "." in text else text
+
+
 def _lower_2(text: str) -> str:
     """Small letters as in Python 2.7: one for one, without regard to the letters around."""
     if text.isascii():
@@ -95,7 +108,7 @@ def _lower_2(text: str) -> str:
 
 
 def _respell(words: list[str], spelling: dict[str, str]) -> str:
-    return " ".join(spelling.get(word, word) for word in words if word not in _ARTICLES)
+    return " ".join([spelling.get(word, word) for word in words if word not in _ARTICLES])
 
 
 def _repairs(apostrophe: str) -> dict[str, str]:

@@ -32,8 +32,7 @@ def text_and_twins(answers):
     """Answers as strings and, where they are records, which are equal but for the answer."""
     if isinstance(answers[0], str):
         return answers, None
-    rests = [{k: v for k, v in answer.items() if k != "answer"} for answer in answers]
-    return [answer["answer"] for answer in answers], twins(rests)
+    return [answer["answer"] for answer in answers], twins(answers)
 
 
 def scored(name, many):
