@@ -6,36 +6,55 @@ python -m deployments.local env CONFIG     variables for a shell that talks to P
 python -m deployments.local down CONFIG    stop all of it; the data stays
 """
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from deployments import Place
 from policy.config import Config
+
+if TYPE_CHECKING:
+    from deployments.local.endpoint import EnvoyEndpoint
+    from deployments.local.envoy import Guard
 
 # One server process of a version may die without a request lost where two answer.
 REPLICAS = {"staging": 1, "production": 2}
 
 
-def connect(config: Config, server: str = "model.serve") -> Place:
+def connect(config: Config, server: str = "model.serve", guard: "Guard | None" = None) -> Place:
     """Build the place from the section `local`. Starts nothing. Raises ConfigError.
 
-    `server` is the module that serves a release by the contract of model/README.md.
+    Args:
+        server: the module that serves a release by the contract of model/README.md.
+        guard: what stands before the endpoints, if not what the configuration says.
     """
     from deployments.local.admin import Admin
-    from deployments.local.endpoint import EnvoyEndpoint, admin_port
     from deployments.local.jobs import LocalJobs
     from deployments.local.layout import layout_of
-    from deployments.local.stack import local_of
+    from deployments.local.servers import admin_port, local_of
     from deployments.local.telemetry import EnvoyTelemetry
     from deployments.store import open_store
 
-    local, layout = local_of(config), layout_of(config.root)
-    store = open_store(config.root)
+    admins = {name: Admin(name, admin_port(local_of(config), name)) for name in REPLICAS}
     return Place(
         jobs=LocalJobs(config.compute),
-        store=store,
-        telemetry=EnvoyTelemetry(
-            layout, {name: Admin(name, admin_port(local, name)) for name in REPLICAS}
-        ),
-        endpoints={
-            name: EnvoyEndpoint(layout, name, local, store, server=server, replicas=replicas)
-            for name, replicas in REPLICAS.items()
-        },
+        store=open_store(config.root),
+        telemetry=EnvoyTelemetry(layout_of(config.root), admins),
+        endpoints=endpoints_of(config, server, guard),
     )
+
+
+def endpoints_of(
+    config: Config, server: str = "model.serve", guard: "Guard | None" = None
+) -> "Mapping[str, EnvoyEndpoint]":
+    """The endpoints alone, by name; see `connect`."""
+    from deployments.local.endpoint import EnvoyEndpoint
+    from deployments.local.layout import layout_of
+    from deployments.local.servers import guard_of, local_of
+    from deployments.store import open_store
+
+    local, layout = local_of(config), layout_of(config.root)
+    store, guard = open_store(config.root), guard or guard_of(config)
+    return {
+        name: EnvoyEndpoint(layout, name, local, store, guard, server, replicas)
+        for name, replicas in REPLICAS.items()
+    }

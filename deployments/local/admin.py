@@ -5,7 +5,8 @@ from typing import Any
 
 import httpx
 
-from deployments.local.envoy import MARKS, Split, split_of
+from deployments.local.envoy import MARKS, Split
+from deployments.local.routes import split_of
 from policy.errors import EndpointError
 
 

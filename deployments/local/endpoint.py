@@ -6,6 +6,7 @@ between two steps leaves something the next call completes.
 """
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -19,11 +20,19 @@ import httpx
 from deployments import Json, Release, Reply, Store, releases
 from deployments.local import envoy
 from deployments.local.admin import Admin
-from deployments.local.envoy import Server, Split
+from deployments.local.clusters import clusters
+from deployments.local.envoy import Guard, Server, Split
 from deployments.local.files import alone, write_whole
 from deployments.local.layout import Layout
 from deployments.local.ports import find_free
 from deployments.local.programs import Process, Program, Supervisor, tail
+from deployments.local.routes import routes
+from deployments.local.servers import (
+    admin_port,
+    listener_port,
+    reserved_ports,
+    servers_of,
+)
 from policy.config import Local
 from policy.errors import EndpointError, Unsupported
 
@@ -46,17 +55,19 @@ class EnvoyEndpoint:
         name: str,
         local: Local,
         store: Store,
-        *,
-        server: str = "model.serve",
-        replicas: int = 2,
+        guard: Guard,
+        server: str,
+        replicas: int,
     ) -> None:
         self.name = name
         self.url = f"http://127.0.0.1:{listener_port(local, name)}"
         self._layout, self._local, self._store = layout, local, store
-        self._server, self._replicas = server, replicas
+        self._guard, self._server, self._replicas = guard, server, replicas
         self._supervisor = Supervisor(layout)
         self._admin = Admin(name, admin_port(local, name))
-        self._client = httpx.Client(base_url=self.url)
+        token = os.environ.get(envoy.TOKENS, "").split(",")[0].strip()
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._client = httpx.Client(base_url=self.url, headers=headers)
 
     def deploy(self, release: Release) -> None:
         with self._alone():
@@ -65,6 +76,13 @@ class EnvoyEndpoint:
             self._start(release)
             self._write_clusters(self._servers(), split)
             self._write_routes(self._servers(), split)
+
+    def refresh(self) -> None:
+        """Write clusters and routes again as they should be, keeping the split."""
+        with self._alone():
+            servers, split = self._servers(), self._admin.split()
+            self._write_clusters(servers, split)
+            self._write_routes(servers, split)
 
     def deployed(self) -> Sequence[str]:
         return [server.version for server in self._servers()]
@@ -229,10 +247,10 @@ class EnvoyEndpoint:
             )
 
     def _write_clusters(self, servers: Sequence[Server], *splits: Split) -> None:
-        self._write("clusters", envoy.clusters(servers, *splits))
+        self._write("clusters", clusters(servers, *splits))
 
     def _write_routes(self, servers: Sequence[Server], split: Split) -> None:
-        self._write("routes", envoy.routes(self.name, servers, split))
+        self._write("routes", routes(self.name, servers, split, self._guard))
 
     def _write(self, kind: str, discovery: Mapping[str, Any]) -> None:
         """Replace one xDS file and wait until Envoy has its content.
@@ -268,33 +286,6 @@ class EnvoyEndpoint:
 
     def _alone(self) -> AbstractContextManager[None]:
         return alone(self._layout.endpoint(self.name) / "lock", f"endpoint {self.name}")
-
-
-def listener_port(local: Local, endpoint: str) -> int:
-    return local.staging_port if endpoint == "staging" else local.production_port
-
-
-def admin_port(local: Local, endpoint: str) -> int:
-    return local.staging_admin_port if endpoint == "staging" else local.production_admin_port
-
-
-def servers_of(supervisor: Supervisor, endpoint: str) -> Sequence[Server]:
-    """The model servers of one endpoint, as conf.d records them."""
-    found = []
-    prefix = f"model-{endpoint}-"
-    for name, settings in supervisor.written(prefix).items():
-        first, count = int(settings["numprocs_start"]), int(settings["numprocs"])
-        digest = settings["environment"].split('ARR_COC_DIGEST="')[1].split('"')[0]
-        ports = tuple(range(first, first + count))
-        found.append(Server(name.removeprefix(prefix), digest, ports))
-    return found
-
-
-def reserved_ports(supervisor: Supervisor) -> frozenset[int]:
-    """Ports of all model servers, running or not."""
-    endpoints = ("staging", "production")
-    servers = (server for name in endpoints for server in servers_of(supervisor, name))
-    return frozenset(port for server in servers for port in server.ports)
 
 
 def _must_be_plain(version: str) -> None:

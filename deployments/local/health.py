@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from deployments import Endpoint
 from deployments.local import connect, stack
-from deployments.local.endpoint import listener_port
 from deployments.local.layout import layout_of
 from deployments.local.programs import Process, Supervisor
+from deployments.local.servers import listener_port, local_of
 from policy.config import Config
 from policy.errors import EndpointError
 
@@ -44,7 +44,7 @@ class Health:
 
 def health(config: Config) -> Health:
     """Look at every part; a part that is down is told, not raised."""
-    local = stack.local_of(config)
+    local = local_of(config)
     supervisor = Supervisor(layout_of(config.root))
     supervised = supervisor.running()
     programs = supervisor.processes() if supervised else []

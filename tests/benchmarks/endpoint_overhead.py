@@ -22,9 +22,9 @@ from pathlib import Path
 
 from deployments import local
 from deployments.local import stack
-from deployments.local.endpoint import servers_of
 from deployments.local.layout import layout_of
 from deployments.local.programs import Supervisor
+from deployments.local.servers import servers_of
 from tests.local.fixtures import SERVER, configured, maker, serve
 from tests.local.load import BODY, load
 

@@ -15,6 +15,7 @@ from deployments.local import stack
 from deployments.local.layout import layout_of
 from deployments.local.ports import is_free
 from deployments.local.programs import Supervisor
+from deployments.local.servers import local_of
 from deployments.store import open_store
 from policy.config import Config, load_config
 
@@ -43,7 +44,7 @@ def configured(root: Path) -> Config:
     first = free_row(len(names) + 20)
     ports = {name: first + index for index, name in enumerate(names)}
     models = (first + len(names), first + len(names) + 19)
-    local = stack.local_of(config).model_copy(update={**ports, "model_ports": models})
+    local = local_of(config).model_copy(update={**ports, "model_ports": models})
     return config.model_copy(update={"root": str(root), "local": local})
 
 
