@@ -182,14 +182,16 @@ def run(
 ) -> list[Rollout]:
     """Drive the rollout to its end, or until it is in `stop`; returns every record."""
     records = [rollout]
-    while not finished(rollout) and rollout.phase is not stop:
+    for _ in range(5000):
+        if finished(rollout) or rollout.phase is stop:
+            return records
         world.obey(rollout)
         world.pass_time(look_s)
         after = advance(rollout, world.look(rollout))
         if after is not rollout:
             records.append(after)
         rollout = after
-    return records
+    raise AssertionError(f"no end in sight: {rollout.phase}, {rollout.reason}")
 
 
 def begin(plan: Plan | None = None, stable: str | None = "v1") -> Rollout:
