@@ -74,13 +74,13 @@ def _no_question_twice(name: str, split: manifest.Split) -> None:
 
 
 def _every_image(folder: Path, splits: dict[str, manifest.Split]) -> dict[str, int]:
-    progress = Progress("check", sum(len(split.images) for split in splits.values()))
-    done = 0
-    for split in splits.values():
-        for image, sha256 in zip(split.images, split.hashes, strict=True):
-            data = manifest.read_image(folder, image, sha256)
-            decode(data, f"image {image}")
-            done += 1
+    pairs = [
+        pair
+        for split in splits.values()
+        for pair in zip(split.images, split.hashes, strict=True)
+    ]
+    with Progress("check", len(pairs)) as progress:
+        for done, (image, sha256) in enumerate(pairs, start=1):
+            decode(manifest.read_image(folder, image, sha256), f"image {image}")
             progress.update(done)
-    progress.end()
     return {name: len(split.images) for name, split in splits.items()}

@@ -13,6 +13,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 from model.errors import BadInput, ModelError
 
@@ -82,6 +83,16 @@ class Progress:
         self._print()
         threading.Thread(target=self._keep_talking, daemon=True).start()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Fall silent; after success with a last record, whenever the one before was."""
+        self._ended.set()
+        if kind is None:
+            with self._lock:
+                self._print()
+
     def phase(self, name: str) -> None:
         with self._lock:
             self._record = {**self._record, "phase": name}
@@ -97,12 +108,6 @@ class Progress:
             self._record = {**self._record, "done": done, **more}
             if time.monotonic() - self._printed >= FASTEST_S:
                 self._print()
-
-    def end(self) -> None:
-        """Print the last record, whenever the one before was printed."""
-        self._ended.set()
-        with self._lock:
-            self._print()
 
     def _print(self) -> None:
         self._printed = time.monotonic()

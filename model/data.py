@@ -50,9 +50,8 @@ def _make(wanted: settings.Dataset, output: Path) -> None:
     else:
         from model.formats.convert import convert
 
-        progress = Progress("convert", 0)
-        convert(wanted.format, Path(wanted.uri), output, progress.tell)
-        progress.end()
+        with Progress("convert", 0) as progress:
+            convert(wanted.format, Path(wanted.uri), output, progress.tell)
 
 
 def generate(uri: str, output: Path) -> manifest.DataSet:
@@ -60,10 +59,9 @@ def generate(uri: str, output: Path) -> manifest.DataSet:
     numbers = parse_uri(uri)
     images = numbers["images"]
     (output / "images").mkdir(parents=True, exist_ok=True)
-    progress = Progress("generate", images)
-    data = manifest.write(output, "generated", _chunks(numbers, output, progress))
-    progress.update(images)
-    progress.end()
+    with Progress("generate", images) as progress:
+        data = manifest.write(output, "generated", _chunks(numbers, output, progress))
+        progress.update(images)
     return data
 
 
@@ -90,11 +88,10 @@ def copy(source: Path, output: Path) -> manifest.DataSet:
     """Bring a finished data set into `output`, by hard links where the disk allows it."""
     data = manifest.read(source)
     names = sorted({name for split in manifest.SPLITS for name in _images(data, split)})
-    progress = Progress("copy", len(names))
-    for done, name in enumerate([*names, "manifest.parquet", "dataset.json"]):
-        _link(source / name, output / name)
-        progress.update(done)
-    progress.end()
+    with Progress("copy", len(names)) as progress:
+        for done, name in enumerate([*names, "manifest.parquet", "dataset.json"], start=-1):
+            _link(source / name, output / name)
+            progress.update(max(0, done))
     return manifest.read(output)
 
 

@@ -60,7 +60,10 @@ def main(config: Path, data: Path, model: Path, output: Path) -> None:
     whole = manifest.read(data)
     source = pool(data, manifest.read_split(whole, "test"), subject.words, subject.answers)
     answered = list(_answers(subject, source))
+    from model.picture import draw  # brings matplotlib
+
     output.mkdir(parents=True, exist_ok=True)
+    draw(subject.network, source, subject.answers, output / "attention.png")
     _write_predictions(output, answered)
     write_whole(output / "requests.jsonl", _requests(data, answered).encode())
     write_json(output / "scores.json", scores(answered, whole.fingerprint))
@@ -86,28 +89,29 @@ def _answers(subject: "Trained", source: "Pool") -> Iterator[Answered]:
     import torch
 
     split = source.split
-    progress = Progress("evaluate", source.images)
-    for start in range(0, source.images, AT_ONCE):
-        images = range(start, min(start + AT_ONCE, source.images))
-        batch = source.read(images, 0)
-        with torch.inference_mode():
-            reply = subject.network(batch.image_BPP3, batch.word_BQL)
-        confidence_BQ, best_BQ = reply.answer_BQA.softmax(dim=-1).max(dim=-1)
-        row_BQ = source.rows(images, best_BQ.shape[1])
-        asked_BQ = batch.asked_BQ.numpy()
-        found = (x[asked_BQ].tolist() for x in (row_BQ, best_BQ.numpy(), confidence_BQ.numpy()))
-        for row, number, sure in zip(*found, strict=True):
-            yield Answered(
-                question_id=split.ids[row],
-                image=split.images[split.image_of(row)],
-                question=split.questions[int(split.question_N[row])],
-                family=split.families[int(split.family_N[row])],
-                answer=split.answers[int(split.answer_N[row])],
-                predicted=subject.answers[number],
-                confidence=round(sure, 4),
+    with Progress("evaluate", source.images) as progress:
+        for start in range(0, source.images, AT_ONCE):
+            images = range(start, min(start + AT_ONCE, source.images))
+            batch = source.read(images, 0)
+            with torch.inference_mode():
+                reply = subject.network(batch.image_BPP3, batch.word_BQL)
+            confidence_BQ, best_BQ = reply.answer_BQA.softmax(dim=-1).max(dim=-1)
+            row_BQ = source.rows(images, best_BQ.shape[1])
+            asked_BQ = batch.asked_BQ.numpy()
+            found = (
+                x[asked_BQ].tolist() for x in (row_BQ, best_BQ.numpy(), confidence_BQ.numpy())
             )
-        progress.update(images[-1] + 1)
-    progress.end()
+            for row, number, sure in zip(*found, strict=True):
+                yield Answered(
+                    question_id=split.ids[row],
+                    image=split.images[split.image_of(row)],
+                    question=split.questions[int(split.question_N[row])],
+                    family=split.families[int(split.family_N[row])],
+                    answer=split.answers[int(split.answer_N[row])],
+                    predicted=subject.answers[number],
+                    confidence=round(sure, 4),
+                )
+            progress.update(images[-1] + 1)
 
 
 def _write_predictions(output: Path, answered: Sequence[Answered]) -> None:

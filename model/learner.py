@@ -31,14 +31,15 @@ class Learner(pl.LightningModule):
         seed: int,
         rate: float,
         steps: int,
-        accumulate: int,
+        rank: int,
+        world: int,
         identity: str,
     ) -> None:
         super().__init__()
         self.network = network
         self._seed, self._rate, self._steps = seed, rate, steps
-        self._accumulate, self._identity = accumulate, identity
-        self.rank, self.world = 0, 1
+        self._identity = identity
+        self.rank, self.world = rank, world
         self.seen_3 = torch.zeros(3)  # loss, right answers, questions of this process's part
 
     @override

@@ -128,7 +128,7 @@ def read_split(data: DataSet, name: str) -> Split:
     answer_N, answers = _coded(table, "answer")
     if len(answers) < 2:
         raise BadInput(
-            f"{data.folder}: split {name!r} has the only answer {answers!r}",
+            f"{data.folder}: split {name!r} has the only answer {', '.join(answers)!r}",
             expected="at least two different answers",
         )
     family_N, families = _coded(table, "family")

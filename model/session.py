@@ -36,27 +36,33 @@ LOCK_WAIT_S = 20
 
 def train(settings: TrainSettings, data_folder: Path, output: Path, saving: Saving) -> None:
     """Train, or go on training, and write the trained model. Raises ModelError."""
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
     quiet()
     torch.set_num_threads(settings.compute.threads)
     torch.use_deterministic_algorithms(True)
-    progress = Progress("start", settings.model.steps_max, silent=rank > 0)
-    data = manifest.read(data_folder)
+    with Progress("start", settings.model.steps_max, silent=rank > 0) as progress:
+        _train(settings, manifest.read(data_folder), output, saving, progress)
+
+
+def _train(
+    settings: TrainSettings,
+    data: manifest.DataSet,
+    output: Path,
+    saving: Saving,
+    progress: Progress,
+) -> None:
     splits = {name: manifest.read_split(data, name) for name in ("train", "val")}
     words = text.vocabulary(splits["train"].questions)
-    pools = {n: pool(data_folder, s, words, data.answers) for n, s in splits.items()}
+    pools = {n: pool(data.folder, s, words, data.answers) for n, s in splits.items()}
     sizes = _sizes(settings, words, data)
     learner = _learner(settings, sizes, identity(settings, data.fingerprint))
-    learner.rank, learner.world = rank, world
     progress.phase("train")
-    curves = Curves(
-        pools["val"], settings.model.early_stopping, settings.model.steps_max, progress
-    )
-    with _alone(output, rank):
+    model = settings.model
+    curves = Curves(pools["val"], model.early_stopping, model.steps_max, progress)
+    with _alone(output, learner.rank):
         weights = _fit(settings, output, learner, pools["train"], curves, saving)
-        if rank == 0:
+        if learner.rank == 0:
             _write(settings, output, weights, sizes, words, data, curves)
-    progress.end()
 
 
 def identity(settings: TrainSettings, fingerprint: str) -> str:
@@ -81,9 +87,14 @@ def _learner(settings: TrainSettings, sizes: Sizes, identity: str) -> Learner:
     torch.manual_seed(settings.seed)
     model = settings.model
     return Learner(
-        Network(sizes), seed=settings.seed, rate=model.learning_rate, steps=model.steps_max,
-        accumulate=model.accumulate, identity=identity,
-    )  # fmt: skip
+        Network(sizes),
+        rank=int(os.environ.get("RANK", "0")),
+        world=int(os.environ.get("WORLD_SIZE", "1")),
+        seed=settings.seed,
+        rate=model.learning_rate,
+        steps=model.steps_max,
+        identity=identity,
+    )
 
 
 def _fit(

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from model import data, manifest
 from tests.model.runner import Runner
 
 SMALL = "generate://detail?images=60&questions=6&seed=3"
+torch.set_num_threads(1)  # the machine is shared, and waiting threads spin
 
 
 @pytest.fixture

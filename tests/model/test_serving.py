@@ -1,0 +1,229 @@
+"""Serving: a release is verified, good requests are answered, bad ones get a 400."""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from model import text, trained
+from model.answering import parse
+from model.errors import BadInput
+from model.files import sha256_hex
+from model.network.network import Network, Sizes
+from model.release import verify
+from model.serve import read_address
+
+QUESTION = "what is the texture of the red object"
+ENVIRONMENT = {
+    "AIP_HTTP_PORT": "9000",
+    "AIP_HEALTH_ROUTE": "/health",
+    "AIP_PREDICT_ROUTE": "/predict",
+    "ARR_COC_VERSION": "v7",
+}
+
+
+def seal(folder):
+    names = sorted(p.name for p in folder.iterdir() if p.name != "MANIFEST")
+    lines = [f"{sha256_hex((folder / name).read_bytes())}  {name}\n" for name in names]
+    (folder / "MANIFEST").write_text("".join(lines))
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """An untrained network, sealed."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("releases") / "v7"
+    words, answers = text.vocabulary([QUESTION]), ("rows", "columns", "checks")
+    sizes = Sizes(16, len(words) + 1, len(answers), "none")
+    trained.save(folder, sizes, Network(sizes).state_dict(), words, answers, "sha256:0")
+    seal(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(release):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = serve(release, port)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+        deadline = time.monotonic() + 60
+        while not reachable(client):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield client
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+
+
+def serve(release, port):
+    return subprocess.Popen(
+        [sys.executable, "-m", "model.serve", f"--release={release}"],
+        env=os.environ | ENVIRONMENT | {"AIP_HTTP_PORT": str(port)},
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def reachable(client):
+    try:
+        return client.get("/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def instance(small_data):
+    image = (small_data / "images/000000.bmp").read_bytes()
+    return {"image": base64.b64encode(image).decode(), "question": QUESTION}
+
+
+def test_a_question_is_answered_in_vertex_s_shape(server, instance):
+    reply = server.post("/predict", json={"instances": [instance, instance]})
+    assert reply.status_code == 200
+    assert reply.headers["x-arr-version"] == reply.json()["deployedModelId"] == "v7"
+    first, second = reply.json()["predictions"]
+    assert first["confidence"] == pytest.approx(second["confidence"], rel=1e-5)
+    assert first["answer"] == second["answer"]
+    assert first["answer"] in ("rows", "columns", "checks")
+    assert 0 <= first["confidence"] <= 1
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/predict"), ("GET", "/nothing")])
+def test_even_a_wrong_route_names_the_version(server, method, path):
+    reply = server.request(method, path)
+    assert reply.status_code in (404, 405)
+    assert reply.headers["x-arr-version"] == "v7"
+    assert reply.json()["error"]
+
+
+BAD = {
+    "no JSON": b"{",
+    "no text": b"\xff\xfe",
+    "deep": b"[" * 100_000,
+    "a list": b"[]",
+    "a number": b"7",
+    "NaN": b'{"instances": NaN}',
+    "no instances": b'{"instances": []}',
+    "instances no list": b'{"instances": {"image": "", "question": ""}}',
+    "too many": json.dumps({"instances": [{"image": "", "question": "x"}] * 65}).encode(),
+    "instance no object": b'{"instances": ["x"]}',
+    "no question": b'{"instances": [{"image": "aGk="}]}',
+    "another key": b'{"instances": [{"image": "aGk=", "question": "x", "colour": "red"}]}',
+    "question no text": b'{"instances": [{"image": "aGk=", "question": 7}]}',
+    "question empty": b'{"instances": [{"image": "aGk=", "question": ""}]}',
+    "question too long": json.dumps(
+        {"instances": [{"image": "aGk=", "question": "x" * 1001}]}
+    ).encode(),
+    "half a letter": b'{"instances": [{"image": "aGk=", "question": "\\ud800"}]}',
+    "image no base64": b'{"instances": [{"image": "!", "question": "x"}]}',
+    "image not ASCII": '{"instances": [{"image": "é", "question": "x"}]}'.encode(),
+    "image null": b'{"instances": [{"image": null, "question": "x"}]}',
+    "no image": b'{"instances": [{"image": "aGk=", "question": "x"}]}',
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_body_is_a_400_with_a_reason(server, name):
+    reply = server.post("/predict", content=BAD[name])
+    assert reply.status_code == 400, reply.text
+    assert len(reply.json()["error"]) > 10
+    assert "0x" not in reply.json()["error"]
+    assert reply.headers["x-arr-version"] == "v7"
+
+
+def test_a_truncated_image_is_a_400_and_the_next_request_is_answered(server, instance):
+    half = instance | {"image": instance["image"][: len(instance["image"]) // 8 * 4]}
+    assert server.post("/predict", json={"instances": [half]}).status_code == 400
+    assert server.post("/predict", json={"instances": [instance]}).status_code == 200
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["image", "question"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.binary() | json_values.map(lambda v: json.dumps({"instances": v}).encode()))
+def test_whatever_the_body_is_reading_it_ends_well_or_in_bad_input(body):
+    try:
+        instances = parse(body, 64)
+    except BadInput:
+        return
+    assert all(one.question for one in instances)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+DAMAGES = {
+    "one byte changed": lambda f: flip(f / "weights.safetensors"),
+    "file missing": lambda f: (f / "weights.safetensors").unlink(),
+    "file too many": lambda f: (f / "more.txt").write_text("x"),
+    "hidden file": lambda f: (f / ".more").write_text("x"),
+    "file in a folder": lambda f: ((f / "a").mkdir(), (f / "a" / "b").write_text("x")),
+    "no MANIFEST": lambda f: (f / "MANIFEST").unlink(),
+    "empty MANIFEST": lambda f: (f / "MANIFEST").write_text(""),
+    "line of MANIFEST torn": lambda f: flip(f / "MANIFEST"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_release_is_refused(release, tmp_path, damage):
+    folder = tmp_path / "v7"
+    shutil.copytree(release, folder)
+    verify(folder)
+    DAMAGES[damage](folder)
+    with pytest.raises(BadInput, match="release v7 is refused"):
+        verify(folder)
+
+
+def test_a_signature_beside_manifest_is_no_file_too_many(release, tmp_path):
+    folder = tmp_path / "v7"
+    shutil.copytree(release, folder)
+    (folder / "SIGNATURE.json").write_text("{}")
+    verify(folder)
+
+
+def test_a_damaged_release_never_listens(release, tmp_path):
+    folder = tmp_path / "v7"
+    shutil.copytree(release, folder)
+    flip(folder / "weights.safetensors")
+    process = serve(folder, 1)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert said.splitlines()[-1].startswith("error: release v7 is refused: weights.safetensors")
+
+
+@pytest.mark.parametrize("name", ENVIRONMENT)
+def test_each_variable_is_needed(name):
+    with pytest.raises(BadInput, match=f"{name} is not set"):
+        read_address({key: value for key, value in ENVIRONMENT.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("AIP_HTTP_PORT", "http"), ("AIP_HTTP_PORT", "0"), ("AIP_PREDICT_ROUTE", "predict")],
+)
+def test_a_wrong_variable_is_named_with_its_value(name, value):
+    with pytest.raises(BadInput, match=rf"{name} \(={value}\)"):
+        read_address(ENVIRONMENT | {name: value})
+    assert read_address(ENVIRONMENT).host == "127.0.0.1"
