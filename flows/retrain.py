@@ -10,7 +10,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.rollout import finish_rollout, rollout
-from policy.config import load_config
+from policy.config import load_config, with_model
 from policy.retraining import Cause
 from tasks.card import release_card
 from tasks.release import champion, champion_scores, gate, register, require
@@ -40,8 +40,8 @@ def retrain(
     Raises:
         Refused, DataError, JobFailed, GateFailed, RolledBack: production is as it was.
     """
-    settings = load_config(Path(config))
-    run = plan(settings, seed, steps_max, cause, why)
+    settings = with_model(load_config(Path(config)), steps_max=steps_max)
+    run = plan(settings, seed, cause, why)
     data = fetch(settings)
     check(settings, run, data)
     trained = train(settings, run, data)

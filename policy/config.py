@@ -376,6 +376,18 @@ def _latency_on_an_edge(section: _S, limit_s: float) -> _S:
     return section
 
 
+def with_model(config: Config, **changes: object) -> Config:
+    """The configuration with other values in `model`, validated; None leaves one as it is.
+
+    Raises:
+        ConfigError: as for a file.
+    """
+    wanted = {name: value for name, value in changes.items() if value is not None}
+    record = config.model_dump(mode="json")
+    text = yaml.safe_dump({**record, "model": {**record["model"], **wanted}})
+    return parse_config(text, "the configuration with other model settings")
+
+
 def _dotted(location: tuple[int | str, ...]) -> str:
     return ".".join(map(str, location)) or "(the whole file)"
 

@@ -61,6 +61,25 @@ def family_bars(families: Mapping[str, Score], accuracy_min: float) -> str:
     return finish[0]
 
 
+def ablation_dots(points: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    """One panel per family: a dot for each seed of each ablation."""
+    names = list(dict.fromkeys(name for name, _ in points))
+    families = list(points[0][1])
+    with _figure(1.5 * len(families) + 1.6, 0.8 + 0.3 * len(names), len(families)) as (
+        axes,
+        finish,
+    ):
+        for axis, family in zip(axes, families, strict=True):
+            for name, accuracies in points:
+                axis.plot(accuracies[family], names.index(name), "o", color=STABLE, ms=4)
+            axis.set_title(family, fontsize=9)
+            axis.set_xlim(0, 1.05)
+            axis.set_yticks(range(len(names)), names if axis is axes[0] else [""] * len(names))
+            axis.set_ylim(len(names) - 0.5, -0.5)
+            axis.grid(axis="y", color="#e5e5e5")
+    return finish[0]
+
+
 @contextmanager
 def _figure(width: float, height: float, columns: int = 1) -> Iterator[tuple[Any, list[str]]]:
     """Give the axes to draw on; afterwards the list holds the markdown of the picture."""

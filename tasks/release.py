@@ -122,8 +122,7 @@ def lineage_of(config: Config, run: Run, trained: Path) -> dict[str, str]:
         "data_fingerprint": training["data_fingerprint"],
         "config": config.model_dump_json(),
         "seed": str(run.seed),
-        "steps_max": str(run.steps_max),
-        "processes": str(config.compute.processes),
+        "steps_max": str(config.model.steps_max),
         "wandb_run_id": training.get("wandb_run_id") or "none",
         "packages": json.dumps(training["packages"], sort_keys=True),
     }

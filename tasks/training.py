@@ -29,7 +29,6 @@ class Run(BaseModel, frozen=True):
     key: str
     folder: str
     seed: int
-    steps_max: int
     cause: Cause
     why: str
     code: str
@@ -41,30 +40,32 @@ class Run(BaseModel, frozen=True):
 
 
 @remote
-def plan(
-    config: Config, seed: int | None, steps_max: int | None, cause: Cause, why: str
-) -> Run:
+def plan(config: Config, seed: int | None, cause: Cause, why: str) -> Run:
     """Name the run by its inputs and enter it in the ledger. Raises Refused.
 
     Without a seed the run draws one from its own id, so that a retry draws the same.
     """
     run_id = str(flow_run.id)
-    seed = int(_digest(run_id), 16) % 2**31 if seed is None else seed
-    steps = steps_max or config.model.steps_max
-    code, (commit, dirty) = model_code(), _git()
-    inputs = [config.dataset.version, config.model.model_dump(), config.compute.processes]
-    key = _digest(json.dumps([*inputs, seed, steps, code]))[:12]
+    drawn = int(_digest(run_id), 16) % 2**31
+    run = run_of(config, drawn if seed is None else seed, "runs", cause, why)
 
     def decide(state: Ledger) -> RetrainingStarted | None:
-        if key in state.retrainings:
+        if run.key in state.retrainings:
             return None  # this very run goes on after a crash
         permit(cause, [*state.retrainings.values()], config.retraining, ledger.now())
-        return RetrainingStarted(key=key, cause=cause, why=why)
+        return RetrainingStarted(key=run.key, cause=cause, why=why)
 
     ledger.append(connect(config).store, decide, by=f"retrain ({cause})", run=run_id)
-    folder = str(Path(config.root).absolute() / "runs" / key)
+    return run
+
+
+def run_of(config: Config, seed: int, folder: str, cause: Cause, why: str) -> Run:
+    """The run of these inputs, with its results in `<root>/<folder>/<key>`."""
+    code, (commit, dirty) = model_code(), _git()
+    inputs = [config.dataset.version, config.model.model_dump(), config.compute.processes]
+    key = _digest(json.dumps([*inputs, seed, code]))[:12]
     return Run(
-        key=key, folder=folder, seed=seed, steps_max=steps,
+        key=key, folder=str(Path(config.root).absolute() / folder / key), seed=seed,
         cause=cause, why=why, code=code, commit=commit, dirty=dirty,
     )  # fmt: skip
 
@@ -88,9 +89,8 @@ def check(config: Config, run: Run, data: str) -> None:
 @once
 def train(config: Config, run: Run, data: str) -> str:
     """Train, or go on training, and return the folder of the trained model."""
-    model = config.model.model_copy(update={"steps_max": run.steps_max})
     sections = {
-        "model": model,
+        "model": config.model,
         "seed": run.seed,
         "compute": config.compute,
         "checkpointing": config.checkpointing,

@@ -80,13 +80,12 @@ class Stack:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def deploy(
-        self, name: str, *, watch: bool = True, check: bool = False, **parameters: object
-    ):
+    def deploy(self, name: str, *, watch=True, check=False, timeout=300, **parameters):
         command = ["prefect", "deployment", "run", name]
         for key, value in parameters.items():
             command += ["--param", f"{key}={json.dumps(value)}"]
-        return self.run(*command, *(["--watch"] if watch else []), check=check)
+        watching = ["--watch"] if watch else []
+        return self.run(*command, *watching, check=check, timeout=timeout)
 
     def ledger(self):
         return ledger.read(self.place.store)

@@ -19,7 +19,7 @@ from policy.state import Phase, start
 
 LOCAL = Path(__file__).parents[2] / "deployments/local.yaml"
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-TASKS = ("training", "release", "rollout", "report")
+TASKS = ("training", "release", "rollout", "report", "reproduction")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,12 +38,14 @@ class FakeJobs:
     """Writes what each program would; `accuracy` is that of the next model."""
 
     def __init__(self):
-        self.accuracy, self.ran, self.fail = 0.95, [], ""
+        self.accuracy, self.ran, self.fail, self.fail_for = 0.95, [], "", "nothing"
 
     def run(self, program, config, inputs, output, *, processes=1, on_progress=lambda r: None):
         self.ran.append(program)
         if program == self.fail:
             raise JobFailed(f"{program} ended with exit code 2", exit_code=2)
+        if self.fail_for in json.dumps(config):
+            raise JobFailed(f"{program} cannot train {self.fail_for}", exit_code=1)
         output.mkdir(parents=True, exist_ok=True)
         on_progress({"phase": program, "done": 1, "of": 1})
         if program == "model.train":
@@ -145,6 +147,7 @@ class World:
             text = text.replace(slow, quick)
         self.path.write_text(text)
         self.config = load_config(self.path)
+        self.root = folder / "root"
         self.store = open_store(self.config.root)
         telemetry = FakeTelemetry(self.endpoints)
         place = Place(self.jobs, self.store, telemetry, self.endpoints)

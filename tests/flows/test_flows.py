@@ -1,11 +1,23 @@
 """Whole Prefect runs over a place of fakes: the order of events and who is told."""
 
+import shutil
+
 import pytest
 
+from flows.ablate import ablate
+from flows.reproduce import reproduce
 from flows.retrain import retrain
 from flows.rollback import rollback
 from flows.rollout import rollout
-from policy.errors import Busy, GateFailed, JobFailed, NotFound, Refused, RolledBack
+from policy.errors import (
+    Busy,
+    GateFailed,
+    JobFailed,
+    NotFound,
+    Refused,
+    ReleaseError,
+    RolledBack,
+)
 from policy.ledger import RolloutChanged
 from policy.state import Phase
 
@@ -144,3 +156,21 @@ def test_a_rollback_brings_the_version_before_back(world):
     with pytest.raises(Refused, match="production has no version before v1"):
         rollback("once more", config=str(world.path))
     assert world.production.weights() == {"v1": 100}
+
+
+def test_an_ablation_that_fails_does_not_take_the_others_down(world):
+    world.jobs.fail_for = "no-participatory"
+    measured = ablate(str(world.path), ("none", "no-participatory"), (1, 2))
+    told = {(one.ablation, one.seed): one.failure for one in measured}
+    assert told["none", 1] == told["none", 2] == ""
+    assert "no-participatory" in told["no-participatory", 1]
+    assert world.ledger.number == 0, "an ablation is never registered"
+
+
+def test_a_version_is_reproduced_from_its_lineage(world):
+    version = run(world, seed=1)
+    reproduce(version, str(world.path))
+    world.jobs.accuracy = 0.5  # the programs of model/ give other weights now
+    shutil.rmtree(next((world.root / "reproductions").glob("*")))
+    with pytest.raises(ReleaseError, match="has weights"):
+        reproduce(version, str(world.path))

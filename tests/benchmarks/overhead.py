@@ -1,0 +1,102 @@
+"""How much longer the retrain flow takes than the same work done by hand.
+
+    .venv/bin/python tests/benchmarks/overhead.py
+
+Both train the model of deployments/local.yaml in full and bring it to staging and production
+of a stack of their own, whose server and worker are already up. By hand means: the programs
+of model/ called one after another, then for each endpoint the calls that bring the version
+up, and one window of the configured length. Bar: at most 1.15 on a quiet machine.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
+import stack as e2e
+
+from deployments import Release, releases
+
+FULL_SIZE = {}
+
+
+def main() -> None:
+    root = Path(tempfile.mkdtemp(prefix="arr-"))
+    e2e.SMALL, e2e.FINGERPRINT = FULL_SIZE, pinned()
+    stack = e2e.Stack(root)
+    try:
+        stack.run("deployments.local", "up", str(stack.path), timeout=300)
+        flow_s = timed(
+            lambda: stack.deploy("retrain/on-demand", seed=1, check=True, timeout=900)
+        )
+        hand_s = timed(lambda: by_hand(stack))
+        ratio = flow_s / hand_s
+        print(f"flow {flow_s:.1f} s, by hand {hand_s:.1f} s, ratio {ratio:.3f} (bar 1.15)")
+    finally:
+        stack.run("deployments.local", "down", str(stack.path), check=False)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def by_hand(stack: e2e.Stack) -> None:
+    """Data, check, training, evaluation, release, staging, production: no orchestration."""
+    config, folder = stack.config, stack.root / "hand"
+    folder.mkdir()
+    sections = config.model_dump(mode="json")
+    wanted = ("model", "compute", "checkpointing", "tracking")
+    train = {"seed": 2, **{name: sections[name] for name in wanted}}
+    data = {"dataset": sections["dataset"]}
+    torchrun = ("torch.distributed.run", "--standalone",
+                "--nproc-per-node", str(config.compute.processes), "-m")  # fmt: skip
+    program(folder, "data", data, "model.data")
+    program(folder, "check", data, "model.data", "--check", folder / "data")
+    program(folder, "train", train, *torchrun, "model.train", "--data", folder / "data")
+    program(folder, "scores", {"compute": sections["compute"]}, "model.evaluate",
+            "--data", folder / "data", "--model", folder / "train")  # fmt: skip
+    release = folder / "release"
+    left_out = shutil.ignore_patterns(".*", "checkpoints", "wandb")
+    for part in ("train", "scores"):
+        shutil.copytree(folder / part, release, dirs_exist_ok=True, ignore=left_out)
+    digest = releases.seal(release)
+    releases.publish(stack.place.store, release, digest)
+    for name in ("staging", "production"):
+        serve(stack, name, Release("by-hand", digest))
+
+
+def serve(stack: e2e.Stack, name: str, release: Release) -> None:
+    endpoint, plan = stack.place.endpoint(name), stack.config.rollout
+    endpoint.deploy(release)
+    while not endpoint.ready(release.version):
+        time.sleep(plan.look_s)
+    before = [version for version in endpoint.deployed() if version != release.version]
+    endpoint.set_weights({release.version: 100})
+    time.sleep(plan.bake_s)
+    for version in before:
+        endpoint.undeploy(version)
+
+
+def program(folder: Path, output: str, config: object, *command: object) -> None:
+    file = folder / f"{output}.json"
+    file.write_text(json.dumps(config))
+    words = [*map(str, command), "--config", str(file), "--output", str(folder / output)]
+    subprocess.run([sys.executable, "-m", *words], cwd=e2e.REPOSITORY, check=True,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
+
+
+def pinned() -> str:
+    from policy.config import load_config
+
+    return load_config(e2e.REPOSITORY / "deployments/local.yaml").dataset.version
+
+
+def timed(work) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+if __name__ == "__main__":
+    main()
