@@ -449,6 +449,8 @@ def test_100_percent_waits_for_proof_where_the_plan_asks_for_it():
     assert records[-1].phase is Phase.DONE
     assert waited
     assert {row.weight for row in waited} == {50}
+    asked = [row.canary.requests for row in waited]
+    assert asked[-1] > 1.8 * asked[0]  # the window goes on, it does not begin again
     assert re.match(
         r"\w+_rate not yet proven within 0.05 of stable: evidence .* < 100 at \d+; "
         r"about \d+ more needed",
