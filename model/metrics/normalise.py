@@ -49,6 +49,8 @@ def vqav2(answer: str) -> str:
 
 def vqav2_plain(answer: str) -> str:
     """The form in which VQAv2 compares an answer when all humans gave the same one."""
+    if answer.isprintable():  # then blanks are the only white space in it
+        return answer.strip(" ")
     return _one_line(answer).strip(_WHITE_2)
 
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import BadInput
@@ -40,12 +40,14 @@ def save(path, value, **options):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+@settings(deadline=None, max_examples=60)
 @given(value=st.lists(VALUES, max_size=6), options=DUMPS)
 def test_elements_of_an_array(path, value, options):
     value = save(path, value, **options)
     assert list(stream.elements(path)) == value
 
 
+@settings(deadline=None, max_examples=60)
 @given(value=st.dictionaries(st.text(), VALUES), wanted=st.lists(VALUES), options=DUMPS)
 def test_elements_under_a_key_and_all_entries(path, value, wanted, options):
     value = save(path, {**value, "wanted": wanted}, **options)
@@ -53,6 +55,7 @@ def test_elements_under_a_key_and_all_entries(path, value, wanted, options):
     assert dict(stream.entries(path)) == value
 
 
+@settings(deadline=None, max_examples=60)
 @given(value=st.lists(VALUES, max_size=4), share=st.floats(0, 1, exclude_max=True))
 def test_a_file_that_is_cut_anywhere_is_refused(path, value, share):
     save(path, value)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.formats.question import twins
@@ -81,6 +81,7 @@ def test_the_rule_is_the_mean_over_all_sets_that_leave_one_out(matches):
 WORDS = st.text(alphabet="aA1,.-'/ 3\nx?", max_size=8)
 
 
+@settings(deadline=None, max_examples=60)
 @given(answers=st.lists(WORDS, min_size=10, max_size=10), guess=WORDS)
 def test_an_accuracy_is_one_of_the_five_that_ten_people_allow(answers, guess):
     case = {"answers": answers, "prediction": guess}
@@ -89,6 +90,7 @@ def test_an_accuracy_is_one_of_the_five_that_ten_people_allow(answers, guess):
         assert round(value, 9) in {0, 0.3, 0.6, 0.9, 1}
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     questions=st.lists(
         st.tuples(st.lists(WORDS, min_size=1, max_size=12), WORDS), min_size=1, max_size=8
