@@ -25,6 +25,7 @@ from policy.ledger import begin as begin_or_resume
 from policy.plans import at_once, plan_for
 from policy.rollout import advance
 from policy.state import (
+    Compared,
     Phase,
     Rollout,
     Seen,
@@ -33,6 +34,7 @@ from policy.state import (
     desired_weights,
     finished,
     next_look_s,
+    shadow_percent,
     split,
     start,
 )
@@ -155,15 +157,24 @@ def realize(place: Place, state: Ledger, rollout: Rollout) -> Seen:
     wanted = desired_weights(rollout)
     try:
         if wanted and split(dict(endpoint.weights())) != wanted:
-            endpoint.set_weights(wanted)
+            endpoint.set_weights(wanted, _fallback(rollout, wanted))
             log.info("%s: weights %s", rollout.endpoint, wanted)
+        shadow(endpoint, rollout)
     except EndpointError as error:
-        log.warning("weights are not set: %s", error)
+        log.warning("the endpoint refuses: %s", error)
     weights = dict(endpoint.weights())
     if split(weights) == wanted:
         for version in set(endpoint.deployed()) - set(desired_versions(rollout)):
             endpoint.undeploy(version)
     return look(place, endpoint, rollout, weights, failure)
+
+
+def shadow(endpoint: Endpoint, rollout: Rollout) -> None:
+    """Mirror the share of requests that the rollout wants to its version, or none."""
+    wanted = {rollout.version: percent} if (percent := shadow_percent(rollout)) else {}
+    for version in {*endpoint.mirrored(), *wanted}:
+        if endpoint.mirrored().get(version, 0) != wanted.get(version, 0):
+            endpoint.mirror(version, wanted.get(version, 0))
 
 
 def look(
@@ -185,6 +196,7 @@ def look(
         weights=weights,
         canary=_sample(place, rollout.endpoint, rollout.version) if ready else None,
         stable=_sample(place, rollout.endpoint, rollout.stable) if rollout.stable else None,
+        shadow=_compared(place, rollout) if shadow_percent(rollout) else None,
     )
 
 
@@ -245,6 +257,18 @@ def _sample(place: Place, endpoint: str, version: str) -> Sample | None:
         return Sample(counts=counts, labelled=place.telemetry.labels(endpoint, version))
     except EndpointError:
         return None  # metrics are away; policy.rollout never lets missing data pass
+
+
+def _compared(place: Place, rollout: Rollout) -> Compared | None:
+    try:
+        return place.telemetry.compared(rollout.endpoint, rollout.version)
+    except EndpointError:
+        return None
+
+
+def _fallback(rollout: Rollout, weights: dict[str, int]) -> str:
+    """Who answers what the other version fails to: stable, as long as it is there."""
+    return rollout.stable if rollout.stable in desired_versions(rollout) else max(weights)
 
 
 def _bring(place: Place, config: Config, version: str) -> Path:

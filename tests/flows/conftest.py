@@ -90,7 +90,11 @@ class FakeEndpoint:
     def weights(self):
         return dict(self.split)
 
-    def set_weights(self, percent):
+    def mirrored(self):
+        return {}
+
+    def set_weights(self, percent, fallback=None):
+        assert fallback in self.servers
         assert sum(percent.values()) == 100
         assert set(percent) <= set(self.servers), "weight on a version that is not there"
         if self.die_at in percent.values():

@@ -1,0 +1,109 @@
+"""The configuration is complete, typed, and refuses what it does not know."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from policy.config import load_config, parse_config, with_model
+from policy.errors import ConfigError
+from policy.plans import plan_for
+
+REPOSITORY = Path(__file__).parents[2]
+LOCAL = REPOSITORY / "deployments/local.yaml"
+
+
+def changed(path, value):
+    """local.yaml with one setting replaced; a value of None takes it out."""
+    record = yaml.safe_load(LOCAL.read_text())
+    *sections, last = path.split(".")
+    place = record
+    for name in sections:
+        place = place[name]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return yaml.safe_dump(record)
+
+
+def test_the_file_that_ships_is_valid():
+    assert load_config(LOCAL).place == "local"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("rollout.wieghts", [100], "rollout.wieghts (=[100])"),  # an unknown key
+        ("rollout.weights", [10, 50], "weights (=[10, 50]) must rise and end at 100"),
+        ("rollout.weights", [50, 30, 100], "must rise and end at 100"),
+        ("rollout.weights", [10, 110], "rollout.weights.1 (=110)"),
+        ("rollout.weights", [], "must rise and end at 100"),
+        ("rollout.strategy", "blue-green", "must be [0, 100] for blue-green"),
+        ("gates.accuracy_min", 1.2, "gates.accuracy_min (=1.2)"),
+        ("gates.accuracy_min", None, "gates.accuracy_min"),  # no hidden default
+        ("gates.accuracy_min", float("nan"), "gates.accuracy_min"),
+        ("dataset.version", "latest", "dataset.version (='latest')"),
+        ("compute.processes", 0, "compute.processes (=0)"),
+        ("local.production_port", 80, "local.production_port (=80)"),
+        ("local.production_port", 4200, "ports must differ"),
+        ("local.production_port", 8150, "lies inside model_ports"),
+        ("local.model_ports", [8199, 8100], "model_ports (=[8199, 8100]) must rise"),
+        ("local", None, "needs the section 'local'"),
+        ("place", "moon", "place (='moon')"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_path_and_value(path, value, told):
+    with pytest.raises(ConfigError) as raised:
+        parse_config(changed(path, value), "local.yaml")
+    assert told in str(raised.value)
+    assert "nothing was started" in str(raised.value)
+
+
+def test_all_wrong_settings_are_told_at_once():
+    text = changed("seed", 3).replace("place: local", "place: moon")
+    with pytest.raises(ConfigError, match="2 wrong setting"):
+        parse_config(text, "local.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: [", "", "- 1"])
+def test_what_is_no_configuration_is_an_error(text):
+    with pytest.raises(ConfigError, match=r"local\.yaml"):
+        parse_config(text, "local.yaml")
+
+
+def test_a_missing_file_is_an_error():
+    with pytest.raises(ConfigError, match=r"no configuration at nowhere\.yaml"):
+        load_config(Path("nowhere.yaml"))
+
+
+def test_the_schema_for_editors_is_up_to_date():
+    command = [sys.executable, "-m", "policy.config", "--schema"]
+    fresh = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True).stdout
+    assert json.loads(fresh) == json.loads((REPOSITORY / "deployments/schema.json").read_text())
+
+
+def test_prefects_own_commands_find_the_server_of_the_shipped_configuration():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    port = load_config(LOCAL).local.prefect_port
+    assert project["tool"]["prefect"]["api"]["url"] == f"http://127.0.0.1:{port}/api"
+
+
+def test_other_model_settings_are_checked_like_a_file():
+    config = load_config(LOCAL)
+    assert with_model(config, steps_max=5).model.steps_max == 5
+    assert with_model(config, steps_max=None) == config
+    with pytest.raises(ConfigError, match=r"model\.steps_max"):
+        with_model(config, steps_max=0)
+
+
+def test_staging_takes_all_at_once_and_production_as_configured():
+    config = load_config(LOCAL)
+    staging = plan_for(config, "staging")
+    assert (staging.weights, staging.watch.s, staging.approval) == ((100,), 0, False)
+    assert staging.limits == config.rollout.limits
+    assert plan_for(config, "production") == config.rollout
