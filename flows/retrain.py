@@ -54,7 +54,7 @@ def retrain(
     version = register(settings, run, trained, scores, report)
     for endpoint in ("staging", "production"):
         finish_rollout(config, endpoint)
-        rollout(version, endpoint, config)
+        rollout(version, endpoint, config, by=f"retrain ({cause})")
     return version
 
 

@@ -19,7 +19,10 @@ from tasks.rollout import begin, require_promoted, settle, step, traffic, unfini
 
 @flow(name="rollout", flow_run_name="{endpoint}-{version}", log_prints=True)
 def rollout(
-    version: str, endpoint: str = "production", config: str = "deployments/local.yaml"
+    version: str,
+    endpoint: str = "production",
+    config: str = "deployments/local.yaml",
+    by: str = "a person",
 ) -> str:
     """Walk `version` through the configured weights until it is promoted or taken back.
 
@@ -30,7 +33,7 @@ def rollout(
         RolledBack: if the version was taken back, so that the run and the CI job turn red.
     """
     settings = load_config(Path(config))
-    state = drive(config, begin(settings, endpoint, version, f"rollout of {version}"))
+    state = drive(config, begin(settings, endpoint, version, by))
     require_promoted(state)
     return version
 

@@ -105,11 +105,14 @@ class Stack:
         return enter(self.config, sealed, read_scores(folder), ("a test",), {}, "a test")
 
     def ask(self) -> int:
-        """One question to production as a user would ask it; the HTTP status."""
+        """One question to production as a user would ask it; the status, 0 if none came."""
         lines = next(self.root.glob("r/releases/*/requests.jsonl")).read_text().splitlines()
         body = {"instances": [json.loads(lines[0])["instance"]]}
         url = f"http://127.0.0.1:{self.config.local.production_port}/predict"
-        return httpx.post(url, json=body, timeout=10).status_code
+        try:
+            return httpx.post(url, json=body, timeout=10).status_code
+        except httpx.TransportError:
+            return 0
 
     def processes(self, *words: str) -> list[psutil.Process]:
         """Living processes of this stack whose command line has all `words`."""
