@@ -45,7 +45,7 @@ def _told(record: Record) -> str:
             return f"{version}  registered by {record.by}: accuracy {accuracy:.3f}"
         case RolloutChanged(rollout=rollout) if rollout.phase in TOLD:
             what = f"{rollout.version}  {TOLD[rollout.phase]} on {rollout.endpoint}"
-            return f"{what} by {rollout.by}: {rollout.reason}"
+            return f"{what}: {rollout.reason}"
         case RolloutChanged():
             return ""
         case event:
