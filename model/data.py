@@ -9,19 +9,13 @@ The second form reads every file of a finished data set and writes check.json.
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
 
-import numpy as np
-
-from model import checking, console, detail, manifest, settings
-from model.bmp import encode_bmp
+from model import checking, console, generating, manifest, settings
 from model.console import Progress
 from model.errors import BadInput
-from model.files import sha256_hex, write_json
-
-CHUNK = 250
+from model.files import write_json
 
 
 def main(config: Path, output: Path, check: Path | None) -> None:
@@ -44,7 +38,7 @@ def main(config: Path, output: Path, check: Path | None) -> None:
 
 def _make(wanted: settings.Dataset, output: Path) -> None:
     if wanted.format == "generated":
-        generate(wanted.uri, output)
+        generating.generate(wanted.uri, output)
     elif wanted.format == "arr-coc":
         copy(Path(wanted.uri), output)
     else:
@@ -52,36 +46,6 @@ def _make(wanted: settings.Dataset, output: Path) -> None:
 
         with Progress("convert", 0) as progress:
             convert(wanted.format, Path(wanted.uri), output, progress.tell)
-
-
-def generate(uri: str, output: Path) -> manifest.DataSet:
-    """Write the data set of a `generate://` address: 80 % train, 10 % val, 10 % test."""
-    numbers = parse_uri(uri)
-    images = numbers["images"]
-    (output / "images").mkdir(parents=True, exist_ok=True)
-    with Progress("generate", images) as progress:
-        data = manifest.write(output, "generated", _chunks(numbers, output, progress))
-        progress.update(images)
-    return data
-
-
-def parse_uri(uri: str) -> dict[str, int]:
-    """`generate://detail?images=8000&questions=16&seed=7` as numbers. Raises BadInput."""
-    parts = urlsplit(uri)
-    wanted = "generate://detail?images=N&questions=N&seed=N"
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    numbers = {key: int(text) for key, text in pairs if text.isascii() and text.isdigit()}
-    if (parts.scheme, parts.netloc, parts.path) != ("generate", "detail", ""):
-        raise BadInput(f"dataset.uri (={uri}) names no generated data set", expected=wanted)
-    if sorted(key for key, _ in pairs) != ["images", "questions", "seed"] or len(numbers) < 3:
-        raise BadInput(f"dataset.uri (={uri}) has other settings", expected=wanted)
-    if not 10 <= numbers["images"] <= 1_000_000:
-        raise BadInput(f"images (={numbers['images']})", expected="10 to 1000000")
-    if not 1 <= numbers["questions"] <= detail.QUESTIONS_MAX:
-        raise BadInput(
-            f"questions (={numbers['questions']})", expected=f"1 to {detail.QUESTIONS_MAX}"
-        )
-    return numbers
 
 
 def copy(source: Path, output: Path) -> manifest.DataSet:
@@ -111,56 +75,6 @@ def _link(source: Path, target: Path) -> None:
         except OSError as error:
             raise BadInput(f"{source} cannot be copied ({error.strerror})") from error
     part.replace(target)
-
-
-def _chunks(
-    numbers: Mapping[str, int], output: Path, progress: Progress
-) -> Iterator[Mapping[str, Sequence[object]]]:
-    images = numbers["images"]
-    for start in range(0, images, CHUNK):
-        pictures_N = np.arange(start, min(start + CHUNK, images))
-        pixels_N, palettes_N, asked = detail.draw(
-            numbers["seed"], pictures_N, numbers["questions"]
-        )
-        files = [encode_bmp(*picture) for picture in zip(pixels_N, palettes_N, strict=True)]
-        names = [f"images/{number:06d}.bmp" for number in pictures_N]
-        for name, data in zip(names, files, strict=True):
-            (output / name).write_bytes(data)
-        hashes = [sha256_hex(data) for data in files]
-        yield _columns(pictures_N, names, hashes, asked, images)
-        progress.update(int(pictures_N[-1]))
-
-
-def _columns(
-    pictures_N: np.ndarray,
-    names: Sequence[str],
-    hashes: Sequence[str],
-    asked: Sequence[detail.Question],
-    images: int,
-) -> Mapping[str, Sequence[object]]:
-    numbers = pictures_N.tolist()
-    splits = [_split(number, images) for number in numbers]
-    per_picture = len(asked) // len(numbers)
-    where = [question.picture for question in asked]
-    boxes = zip(*(question.box for question in asked), strict=True)
-    return {
-        "question_id": [
-            f"{numbers[n]:06d}-{row % per_picture:02d}" for row, n in enumerate(where)
-        ],
-        "split": [splits[n] for n in where],
-        "image": [names[n] for n in where],
-        "image_sha256": [hashes[n] for n in where],
-        "question": [question.text for question in asked],
-        "answer": [question.answer for question in asked],
-        "family": [question.family for question in asked],
-        **dict(zip(manifest.BOX, boxes, strict=True)),
-    }
-
-
-def _split(number: int, images: int) -> str:
-    return (
-        "train" if 10 * number < 8 * images else "val" if 10 * number < 9 * images else "test"
-    )
 
 
 if __name__ == "__main__":

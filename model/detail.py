@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.dice import below, roll, shuffled
+from model.question import Question
 
 SIZE, GRID = 80, 4
 CELL = SIZE // GRID
@@ -47,17 +48,6 @@ FAINT = range(4, 33, 4)  # amplitudes inside the hidden patch
 SHINE = 12  # brightness of a whole picture differs by up to this
 FIRST_FAINT = 1 + 2 * len(COLOURS)
 FIRST_FLASHING = FIRST_FAINT + 2 * len(FAINT)
-
-
-@dataclass(frozen=True)
-class Question:
-    """`picture` counts within the chunk; `box` is x0, y0, x1, y1 of what is asked about."""
-
-    picture: int
-    text: str
-    answer: str
-    family: str
-    box: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)

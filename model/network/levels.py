@@ -16,10 +16,12 @@ COSTS = tuple(side * side for side in SIDES)
 
 
 class Levels(nn.Module):
-    """Embeds every token on offer. Neighbours mix only within their region and level.
+    """Embeds the tokens that were bought. Neighbours mix only within their region and level.
 
     So a region's detail cannot leak into the answer through a neighbour that was bought.
     """
+
+    place_T2: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -30,6 +32,7 @@ class Levels(nn.Module):
         self.place = nn.Linear(2, width)
         self.mixes = nn.ModuleList(NeighbourMix(width, cost) for cost in COSTS)
         self.norm = nn.LayerNorm(width)
+        self.register_buffer("place_T2", places(), persistent=False)
 
     def forward(self, image_B3PP: Tensor, wanted_BO: Tensor) -> Tensor:
         """Tokens (B, T, W), in the order of `offer_of_token`.
@@ -37,7 +40,7 @@ class Levels(nn.Module):
         Only the offers in `wanted_BO` are looked at, which is what saves the work; the
         tokens of all others are zero.
         """
-        place_LRC2 = _by_offer(places().to(image_B3PP))
+        place_LRC2 = _by_level(self.place_T2)
         tokens = []
         for level, wanted_BR in enumerate(wanted_BO.chunk(len(SIDES), dim=1)):
             patch_BRCX = _patches(image_B3PP, SIDES[level])
@@ -114,7 +117,7 @@ def _patches(image_B3PP: Tensor, side: int) -> Tensor:
     return _by_region(tiles.reshape(B, n, n, 3 * PATCH * PATCH), side)
 
 
-def _by_offer(place_T2: Tensor) -> list[Tensor]:
+def _by_level(place_T2: Tensor) -> list[Tensor]:
     """The same by level: (R, C, 2) each."""
     parts = place_T2.split([REGIONS * cost for cost in COSTS])
     return [part.reshape(REGIONS, cost, 2) for part, cost in zip(parts, COSTS, strict=True)]

@@ -12,17 +12,20 @@ from model.network.levels import PATCH, SIDES, region_places, shrink
 class Participatory(nn.Module):
     """Cosine between the question and a region's coarse appearance and position."""
 
+    place_R2: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.look = nn.Conv2d(3, width, PATCH, stride=PATCH)
         self.place = nn.Linear(2, width)
         self.key = nn.Linear(width, width // 2)
         self.ask = nn.Linear(width, width // 2)
+        self.register_buffer("place_R2", region_places(), persistent=False)
 
     def forward(self, image_B3PP: Tensor, question_BQW: Tensor) -> Tensor:
         """Raw scores (B, Q, R) from -1 to 1."""
         seen = self.look(shrink(image_B3PP, SIDES[-1])).flatten(2).transpose(1, 2)
-        seen_BRW = functional.gelu(seen + self.place(region_places().to(seen)))
+        seen_BRW = functional.gelu(seen + self.place(self.place_R2))
         key_BRD = functional.normalize(self.key(seen_BRW), dim=-1)
         ask_BQD = functional.normalize(self.ask(question_BQW), dim=-1)
         return ask_BQD @ key_BRD.transpose(1, 2)

@@ -22,6 +22,7 @@ class Reader(nn.Module):
     """`gist` False leaves out the gist and the distances (ablation no-participatory)."""
 
     fact_FT: Tensor
+    place_R2: Tensor
 
     def __init__(self, width: int, answers: int, *, gist: bool) -> None:
         super().__init__()
@@ -34,6 +35,7 @@ class Reader(nn.Module):
             nn.Linear(2 * width, answers),
         )
         self.register_buffer("fact_FT", facts(), persistent=False)
+        self.register_buffer("place_R2", region_places(), persistent=False)
 
     def forward(
         self, question_BQW: Tensor, token_BTW: Tensor, bought_BQO: Tensor, relevance_BQR: Tensor
@@ -47,7 +49,7 @@ class Reader(nn.Module):
             share_BQR = relevance_BQR.exp()
             coarse_BRW = token_BTW[:, : share_BQR.shape[-1]]
             state_BQW = state_BQW + self.gist(share_BQR @ coarse_BRW)
-            centre_BQ2 = share_BQR @ region_places().to(share_BQR)
+            centre_BQ2 = share_BQR @ self.place_R2.to(share_BQR)
         levels = bought_BQO.shape[-1] // relevance_BQR.shape[-1]
         relevance_BQO = relevance_BQR.repeat(1, 1, levels)
         for hop in self.hops:

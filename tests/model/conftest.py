@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from model import data, manifest
+from model import generating, manifest
 from tests.model.runner import Runner
 
 SMALL = "generate://detail?images=60&questions=6&seed=3"
@@ -26,7 +26,7 @@ def programs(tmp_path):
 def small_data(tmp_path_factory) -> Path:
     """60 images with 6 questions each."""
     folder = tmp_path_factory.mktemp("small")
-    data.generate(SMALL, folder)
+    generating.generate(SMALL, folder)
     return folder
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from model import checking, data, detail, manifest
+from model import checking, detail, generating, manifest, sort_of_clevr
 from model.bmp import encode_bmp
 from model.errors import BadInput
 from model.files import sha256_hex
@@ -39,14 +39,14 @@ def copied(small_data, tmp_path):
 
 
 def test_the_demo_s_fingerprint_is_the_pinned_one(tmp_path):
-    assert data.generate(DEMO, tmp_path).fingerprint == DEMO_FINGERPRINT
+    assert generating.generate(DEMO, tmp_path).fingerprint == DEMO_FINGERPRINT
 
 
 def test_generation_is_the_same_after_an_interruption(small_data, tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "000003.bmp").write_bytes(b"torn")
     (tmp_path / "manifest.parquet").write_bytes(b"torn")
-    found = data.generate("generate://detail?images=60&questions=6&seed=3", tmp_path)
+    found = generating.generate("generate://detail?images=60&questions=6&seed=3", tmp_path)
     assert found.fingerprint == manifest.read(small_data).fingerprint == SMALL_FINGERPRINT
     checking.check(tmp_path, SMALL_FINGERPRINT, 1)
 
@@ -102,6 +102,7 @@ def test_a_bitmap_reads_back_as_it_was_drawn():
         ("generate://detail?images=-60&questions=6&seed=3", "other settings"),
         ("generate://detail?images=6e1&questions=6&seed=3", "other settings"),
         ("generate://detail?images=60&questions=19&seed=3", "questions (=19)"),
+        ("generate://sort-of-clevr?images=60&questions=37&seed=3", "questions (=37)"),
         ("generate://detail?images=9&questions=6&seed=3", "images (=9)"),
         ("generate://details?images=60&questions=6&seed=3", "names no generated data set"),
         ("generate://detail/x?images=60&questions=6&seed=3", "names no generated data set"),
@@ -110,7 +111,7 @@ def test_a_bitmap_reads_back_as_it_was_drawn():
 )
 def test_an_address_is_read_strictly(uri, found):
     with pytest.raises(BadInput) as refused:
-        data.parse_uri(uri)
+        generating.parse_uri(uri)
     assert found in str(refused.value)
 
 
@@ -229,3 +230,29 @@ def test_a_data_set_of_ours_can_be_brought_from_a_folder(
     done = (output / "dataset.json").stat().st_mtime_ns
     assert programs.run("data", config, output=output).end() == 0
     assert (output / "dataset.json").stat().st_mtime_ns == done
+
+
+def test_sort_of_clevr_s_answers_follow_from_its_pictures():
+    """Shapes, sides and distances are found again in the pixels, not in the generator."""
+    pixels, _, asked = sort_of_clevr.draw(4, np.arange(30), 36)
+    names = list(sort_of_clevr.COLOURS)
+    for n in range(30):
+        where = [np.argwhere(pixels[n] == k + 1) for k in range(6)]
+        centre = [(cells.min(axis=0) + cells.max(axis=0) + 1) // 2 for cells in where]
+        shape = ["square" if len(cells) == 100 else "circle" for cells in where]
+        for q in (q for q in asked if q.picture == n):
+            k = next(i for i, name in enumerate(names) if f" {name} " in q.text)
+            far = [int(((c - centre[k]) ** 2).sum()) for c in centre]
+            others = [i for i in range(6) if i != k]
+            if q.family in ("closest", "furthest"):
+                pick = min if q.family == "closest" else max
+                best = pick(far[i] for i in others)
+                assert q.answer in {shape[i] for i in others if far[i] == best}
+            else:
+                expected = {
+                    "shape": shape[k],
+                    "count": str(shape.count(shape[k])),
+                    "side": "left" if centre[k][1] < 40 else "right",
+                    "height": "top" if centre[k][0] < 40 else "bottom",
+                }
+                assert q.answer == expected[q.family]

@@ -1,0 +1,14 @@
+"""What a generated picture is asked."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Question:
+    """`picture` counts within the chunk; `box` is x0, y0, x1, y1 of what is asked about."""
+
+    picture: int
+    text: str
+    answer: str
+    family: str
+    box: tuple[int, int, int, int]

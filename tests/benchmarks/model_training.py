@@ -1,0 +1,166 @@
+"""What Lightning, checkpoints, a second process and reading cost a training step.
+
+    python tests/benchmarks/model_training.py
+
+Ratios of processor time within one run: the machine may be busy. Targets: Lightning with
+logging and checkpoints at least 0.93 of a plain loop's steps; a checkpoint stalls less than
+2 % of its interval; two processes at least 1.25 times one, the same losses within 1e-5.
+"""
+
+import csv
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from model import generating, manifest, text
+from model.batches import Batches, dice, pool
+from model.learner import loss_sum
+from model.network.network import Network, Sizes
+from model.session import train
+from model.settings import TrainSettings
+from model.watch import Saving
+
+STEPS, ROUNDS, IMAGES, SEED = 60, 3, 16, 5
+CHECKPOINT_S = 10
+URI = "generate://detail?images=2000&questions=16&seed=11"
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generating.generate(URI, folder / "data")
+        _reading(folder / "data")
+        _lightning(folder)
+        _processes(folder)
+
+
+def _lightning(folder: Path) -> None:
+    ours, bare, stalls = [], [], []
+    for n in range(ROUNDS):
+        bare += _plain_loop(folder / "data")
+        saving = Timed(1.0)
+        settings = TrainSettings.model_validate(config(1))
+        train(settings, folder / "data", folder / f"lightning-{n}", saving)
+        ours += [
+            after - before for before, after in zip(saving.at, saving.at[1:-1], strict=False)
+        ]
+        stalls += saving.stalls
+    ratio = statistics.median(bare) / statistics.median(ours)
+    stall = statistics.mean(stalls)
+    print(f"plain loop {1e3 * statistics.median(bare):.1f} ms a step (processor)")
+    print(f"Lightning, W&B offline and checkpoints each second: {ratio:.3f} of its steps")
+    share = stall / CHECKPOINT_S
+    print(f"a checkpoint stalls {1e3 * stall:.1f} ms: {share:.2%} of {CHECKPOINT_S} s")
+
+
+class Timed(Saving):
+    """Notes the processor time after each step, and how long each checkpoint took."""
+
+    def __init__(self, every_s: float) -> None:
+        super().__init__(every_s)
+        self.at: list[float] = []
+        self.stalls: list[float] = []
+
+    def on_train_batch_end(self, trainer, *more) -> None:
+        before, saved = time.perf_counter(), self._saved
+        super().on_train_batch_end(trainer, *more)
+        if self._saved != saved:
+            self.stalls.append(time.perf_counter() - before)
+        self.at.append(time.process_time())
+
+
+def _plain_loop(folder: Path) -> list[float]:
+    """Seconds of each step of the shortest loop over the same network and batches."""
+    whole = manifest.read(folder)
+    split = manifest.read_split(whole, "train")
+    words = text.vocabulary(split.questions)
+    source = pool(folder, split, words, whole.answers)
+    torch.manual_seed(SEED)
+    network = Network(Sizes(64, len(words) + 1, len(whole.answers), "none"))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
+    spent = []
+    for batch in islice(Batches(source, SEED, IMAGES, 0, 0, 1), STEPS):
+        start = time.process_time()
+        thrown = network.explore(IMAGES, batch.word_BQL.shape[1], dice(SEED, batch.number))
+        reply = network(batch.image_BPP3, batch.word_BQL, thrown)
+        optimizer.zero_grad()
+        (loss_sum(reply, batch) / batch.whole_questions).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        spent.append(time.process_time() - start + source_cost(source, batch.number))
+    return spent
+
+
+def source_cost(source, number: int) -> float:
+    """Processor time of reading one batch, which both loops pay."""
+    start = time.process_time()
+    next(iter(Batches(source, SEED, IMAGES, number, 0, 1)))
+    return time.process_time() - start
+
+
+def _reading(folder: Path) -> None:
+    whole = manifest.read(folder)
+    split = manifest.read_split(whole, "train")
+    source = pool(folder, split, text.vocabulary(split.questions), whole.answers)
+    start = time.process_time()
+    for _ in islice(Batches(source, SEED, IMAGES, 0, 0, 1), 100):
+        pass
+    each = (time.process_time() - start) / 100
+    print(f"reading: {IMAGES / each:.0f} images/s, {1e3 * each:.1f} ms a batch (hash, decode)")
+
+
+def _processes(folder: Path) -> None:
+    """Wall-clock time, so only a quiet machine tells; alternating, the best of each counts."""
+    best = {1: math.inf, 2: math.inf}
+    for n in range(ROUNDS):
+        for processes in best:
+            output = folder / f"processes-{processes}-{n}"
+            path = folder / "config.json"
+            path.write_text(json.dumps(config(processes, tracking="disabled")))
+            command = [sys.executable, "-m", "model.train", f"--config={path}"]
+            subprocess.run(
+                [*command, f"--data={folder / 'data'}", f"--output={output}"],
+                check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            seconds = json.loads((output / "training.json").read_text())["seconds"]
+            best[processes] = min(best[processes], seconds)
+    one, two = (_losses(folder / f"processes-{n}-0") for n in (1, 2))
+    apart = max(abs(a - b) / abs(a) for a, b in zip(one, two, strict=True))
+    print(f"two processes: {best[1] / best[2]:.2f} times one; losses differ by {apart:.1e}")
+
+
+def _losses(output: Path) -> list[float]:
+    with (output / "curves.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+
+
+def config(processes: int, tracking: str = "offline") -> dict:
+    return {
+        "model": {
+            "name": "arr-coc",
+            "hyperparameters": {"width": 64, "ablation": "none", "workers": 0},
+            "steps_max": STEPS, "batch_images": IMAGES, "learning_rate": 0.004,
+            "gradient_clip": 1.0, "accumulate": 1, "precision": "32", "strategy": "ddp",
+            "early_stopping": {"every_steps": 10_000, "patience": 3, "min_delta": 0.001},
+        },
+        "seed": SEED,
+        "compute": {
+            "processes": processes, "threads": 1, "machine": "local", "accelerators": 0,
+            "accelerator": "none", "spot": False, "restarts_max": 0, "timeout_s": 600.0,
+        },
+        "checkpointing": {"every_s": 10.0, "keep": 2, "uri": "run"},
+        "tracking": {"project": "arr-coc", "entity": "", "mode": tracking},
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
