@@ -10,6 +10,7 @@ from pathlib import Path
 
 from deployments.local import stack
 from deployments.local.health import Health, health
+from deployments.local.orchestrator import environment
 from policy.config import load_config
 from policy.errors import ArrCocError
 
@@ -32,7 +33,7 @@ def main() -> int:
     elif asked.command == "down":
         stack.down(config, _say)
     elif asked.command == "env":
-        for name, value in stack.environment(config).items():
+        for name, value in environment(config).items():
             _say(f"export {name}={value}")
     else:
         found = health(config)

@@ -5,15 +5,13 @@ and in the file that it loads at its start. So any process may call, and one tha
 between two steps leaves something the next call completes.
 """
 
-import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -22,8 +20,9 @@ from deployments.local import envoy
 from deployments.local.admin import Admin
 from deployments.local.clusters import clusters
 from deployments.local.envoy import Guard, Server, Split
-from deployments.local.files import alone, write_whole
+from deployments.local.files import alone
 from deployments.local.layout import Layout
+from deployments.local.plane import DataPlane
 from deployments.local.ports import find_free
 from deployments.local.programs import Process, Supervisor, tail
 from deployments.local.routes import routes
@@ -37,7 +36,6 @@ from deployments.local.servers import (
 from policy.config import Local
 from policy.errors import EndpointError, Unsupported
 
-_PATIENCE_S = (1, 2, 3, 4)  # between writes of a file that Envoy may not have noticed
 _CAPABILITIES = frozenset({"canary", "pin", "drain", "fallback", "mirror"})
 
 
@@ -65,7 +63,7 @@ class EnvoyEndpoint:
         self._layout, self._local, self._store = layout, local, store
         self._guard, self._server, self._replicas = guard, server, replicas
         self._supervisor = Supervisor(layout)
-        self._admin = Admin(name, admin_port(local, name))
+        self._plane = DataPlane(layout, name, Admin(name, admin_port(local, name)))
         token = os.environ.get(envoy.TOKENS, "").split(",")[0].strip()
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.Client(base_url=self.url, headers=headers)
@@ -73,7 +71,7 @@ class EnvoyEndpoint:
     def deploy(self, release: Release) -> None:
         with self._alone():
             _must_be_plain(release.version)
-            split = self._admin.split()
+            split = self._plane.split()
             self._start(release)
             self._write_clusters(self._servers(), split)
             self._write_routes(self._servers(), split)
@@ -81,7 +79,7 @@ class EnvoyEndpoint:
     def refresh(self) -> None:
         """Write clusters and routes again as they should be, keeping the split."""
         with self._alone():
-            servers, split = self._servers(), self._admin.split()
+            servers, split = self._servers(), self._plane.split()
             self._write_clusters(servers, split)
             self._write_routes(servers, split)
 
@@ -102,7 +100,7 @@ class EnvoyEndpoint:
         return False
 
     def weights(self) -> Mapping[str, int]:
-        return self._admin.split().weights
+        return self._plane.split().weights
 
     def set_weights(self, percent: Mapping[str, int], fallback: str | None = None) -> None:
         """See the protocol. Answers that `fallback` gives instead show no weight."""
@@ -116,7 +114,7 @@ class EnvoyEndpoint:
         with self._alone():
             for version in {*percent, *filter(None, [fallback])}:
                 self._must_be_deployed(version)
-            servers, before = self._servers(), self._admin.split()
+            servers, before = self._servers(), self._plane.split()
             heaviest = max(percent, key=lambda version: percent[version])
             some = {version: share for version, share in percent.items() if share > 0}
             still = (before.shadow, before.shadow_percent)
@@ -133,7 +131,7 @@ class EnvoyEndpoint:
         """
         with self._alone():
             self._must_be_deployed(version)
-            split = self._admin.split()
+            split = self._plane.split()
             if not split.weights or split.weights.get(version):
                 raise EndpointError(
                     f"requests of {self.name} cannot be mirrored to {version}; "
@@ -147,7 +145,7 @@ class EnvoyEndpoint:
 
     def mirrored(self) -> Mapping[str, int]:
         """Which version gets copies of how many percent of the requests; empty for none."""
-        split = self._admin.split()
+        split = self._plane.split()
         return {split.shadow: split.shadow_percent} if split.shadow else {}
 
     def send(
@@ -168,7 +166,7 @@ class EnvoyEndpoint:
         with self._alone():
             servers = self._servers()
             stay = [server for server in servers if server.version != version]
-            split = self._admin.split()
+            split = self._plane.split()
             if split.weights.get(version, 0) > 0:
                 raise EndpointError(
                     f"{version} has {split.weights[version]} % of endpoint {self.name}",
@@ -179,7 +177,7 @@ class EnvoyEndpoint:
             rest = split.without(version)
             self._write_clusters(servers, split, rest)
             self._write_routes(stay, rest)
-            self._drain(version)
+            self._plane.drain(version)
             self._write_clusters(stay, rest)
             self._supervisor.remove(self._program(version))
             for server in servers:
@@ -248,42 +246,10 @@ class EnvoyEndpoint:
             )
 
     def _write_clusters(self, servers: Sequence[Server], *splits: Split) -> None:
-        self._write("clusters", clusters(servers, *splits))
+        self._plane.write("clusters", clusters(servers, *splits))
 
     def _write_routes(self, servers: Sequence[Server], split: Split) -> None:
-        self._write("routes", routes(self.name, servers, split, self._guard))
-
-    def _write(self, kind: str, discovery: Mapping[str, Any]) -> None:
-        """Replace one xDS file and wait until Envoy has its content.
-
-        The notice of a changed file can be lost, so it is written again until it arrives.
-        What Envoy refuses is taken back, so that it does not meet it at its next start.
-        """
-        path = self._layout.xds(self.name) / f"{kind}.json"
-        text, before = json.dumps(discovery, indent=1), path.read_text()
-        wanted = frozenset(map(envoy.fingerprint, discovery["resources"]))
-
-        def arrived() -> bool:
-            return self._admin.contents(kind) == wanted
-
-        if text == before and arrived():
-            return
-        for patience_s in _PATIENCE_S:
-            write_whole(path, text)
-            if _until(arrived, time.monotonic() + patience_s):
-                return
-        log = self._layout.logs / f"envoy-{self.name}.log"
-        write_whole(path, before)
-        raise EndpointError(
-            f"endpoint {self.name}: Envoy did not take the new {kind} in {sum(_PATIENCE_S)} s"
-            f"\n{_refusal(log)}\n",
-            holds="the split is as it was",
-            do=f"read {log}",
-        )
-
-    def _drain(self, version: str) -> None:
-        limit = time.monotonic() + envoy.REQUEST_TIMEOUT_S + 1
-        _until(lambda: self._admin.active(version) == 0, limit)
+        self._plane.write("routes", routes(self.name, servers, split, self._guard))
 
     def _alone(self) -> AbstractContextManager[None]:
         return alone(self._layout.endpoint(self.name) / "lock", f"endpoint {self.name}")
@@ -316,17 +282,3 @@ def _never(endpoint: str, version: str, process: Process) -> EndpointError:
         holds="it gets no traffic",
         do=f"read {process.log}",
     )
-
-
-def _refusal(log: Path) -> str:
-    """The beginning of Envoy's last record; the rest repeats the whole file."""
-    records = [line for line in tail(log, 10_000).splitlines() if line.startswith("[")]
-    return records[-1][:400] if records else "(Envoy has said nothing)"
-
-
-def _until(condition: Callable[[], bool], deadline: float) -> bool:
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployments import Endpoint
-from deployments.local import connect, stack
+from deployments.local import connect
 from deployments.local.layout import layout_of
+from deployments.local.orchestrator import server_healthy, server_url
 from deployments.local.programs import Process, Supervisor
 from deployments.local.servers import listener_port, local_of
 from policy.config import Config
@@ -52,7 +53,7 @@ def health(config: Config) -> Health:
         _serving(endpoint, f"http://127.0.0.1:{listener_port(local, name)}")
         for name, endpoint in connect(config).endpoints.items()
     ]
-    prefect_up = stack.server_healthy(local)
+    prefect_up = server_healthy(local)
     well = (
         supervised
         and prefect_up
@@ -60,7 +61,7 @@ def health(config: Config) -> Health:
         and not any(endpoint.problem for endpoint in endpoints)
         and all(v.ready for e in endpoints for v in e.versions if v.weight)
     )
-    url = stack.server_url(local)
+    url = server_url(local)
     return Health(well, supervised, programs, endpoints, url, prefect_up)
 
 

@@ -19,6 +19,8 @@ from deployments import local
 from deployments.local import stack
 from deployments.local.envoy import TOKENS
 from deployments.local.layout import layout_of
+from deployments.local.orchestrator import SERVER as PREFECT
+from deployments.local.orchestrator import WORKER
 from deployments.local.ports import is_free
 from deployments.local.programs import Supervisor, descendants
 from policy.errors import ConfigError, EndpointError, PortTaken
@@ -151,14 +153,14 @@ def test_the_whole_stack_comes_up_twice_and_goes_down(config, root):
         assert "Prefect worker is up" in cli("up", file, "--no-deploy")
         status = json.loads(cli("status", file, "--json"))
         assert status["well"]
-        assert {p["program"] for p in status["programs"]} >= {stack.SERVER, stack.WORKER}
+        assert {p["program"] for p in status["programs"]} >= {PREFECT, WORKER}
         started = time.monotonic()
         cli("up", file, "--no-deploy")
         assert time.monotonic() - started < 10
         assert f"export PREFECT_API_URL=http://127.0.0.1:{config.local.prefect_port}/api" in (
             cli("env", file)
         )
-        worker = next(p for p in status["programs"] if p["program"] == stack.WORKER)
+        worker = next(p for p in status["programs"] if p["program"] == WORKER)
         os.kill(worker["pid"], signal.SIGKILL)
         deadline = time.monotonic() + 30
         while not json.loads(cli("status", file, "--json", check=False))["well"]:
