@@ -99,6 +99,8 @@ class Endpoint(Protocol):
     def set_weights(self, percent: Mapping[str, int], fallback: str | None = None) -> None:
         """Split the requests over deployed versions; must add up to 100. Idempotent.
 
+        Without any weight nothing serves: requests are answered with 503.
+
         `fallback`, a deployed version, answers what another one fails to answer; by default
         the heaviest, the first named of equals. The failed attempts still count.
         Returns once the data plane confirms the split. Raises EndpointError and leaves the

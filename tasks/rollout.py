@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 
 from prefect import get_run_logger
@@ -96,14 +97,16 @@ def unfinished(config: Config, endpoint: str) -> Rollout | None:
 
 @remote
 def step(config: Config, rollout: Rollout) -> Rollout:
-    """Hold what the rollout wants until its record changes, and return the new record."""
+    """Hold what the rollout wants until it tells something new, and return that record.
+
+    Between two returns evidence may be weighed and written; nobody needs a step for that.
+    """
     place, log = connect(config), get_run_logger()
     while True:
         state = ledger.read(place.store)
         current = _current(state, rollout.endpoint)
-        if current != rollout:
-            if tell(current) != tell(rollout):  # else only evidence was weighed
-                log.info(tell(current))
+        if tell(current) != tell(rollout):
+            log.info(tell(current))
             return current
         seen = realize(place, state, current)
         after = advance(current, seen)
@@ -156,8 +159,8 @@ def realize(place: Place, state: Ledger, rollout: Rollout) -> Seen:
             failure = str(error) if version == rollout.version else failure
     wanted = desired_weights(rollout)
     try:
-        if wanted and split(dict(endpoint.weights())) != wanted:
-            endpoint.set_weights(wanted, _fallback(rollout, wanted))
+        if split(dict(endpoint.weights())) != wanted:
+            endpoint.set_weights(wanted, _fallback(rollout))
             log.info("%s: weights %s", rollout.endpoint, wanted)
         shadow(endpoint, rollout)
     except EndpointError as error:
@@ -206,7 +209,7 @@ def smoke(place: Place, endpoint: Endpoint, rollout: Rollout) -> Smoke:
     digest = state.version(rollout.version).registered.digest
     lines = read_requests(releases.read_file(place.store, digest, "requests.jsonl"))
     wrong, correct, detail = 0, 0, ""
-    asked = lines[: rollout.plan.smoke_requests]
+    asked = [*islice(cycle(lines), rollout.plan.smoke_requests)]
     for line in asked:
         reply = endpoint.send(rollout.version, [line.instance])
         if reply.status != 200 or len(reply.predictions) != 1:
@@ -266,9 +269,9 @@ def _compared(place: Place, rollout: Rollout) -> Compared | None:
         return None
 
 
-def _fallback(rollout: Rollout, weights: dict[str, int]) -> str:
+def _fallback(rollout: Rollout) -> str | None:
     """Who answers what the other version fails to: stable, as long as it is there."""
-    return rollout.stable if rollout.stable in desired_versions(rollout) else max(weights)
+    return rollout.stable if rollout.stable in desired_versions(rollout) else None
 
 
 def _bring(place: Place, config: Config, version: str) -> Path:

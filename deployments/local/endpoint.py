@@ -104,7 +104,7 @@ class EnvoyEndpoint:
 
     def set_weights(self, percent: Mapping[str, int], fallback: str | None = None) -> None:
         """See the protocol. Answers that `fallback` gives instead show no weight."""
-        if sum(percent.values()) != 100 or min(percent.values()) < 0:
+        if percent and (sum(percent.values()) != 100 or min(percent.values()) < 0):
             raise EndpointError(
                 f"weights {dict(percent)} of endpoint {self.name} add up to "
                 f"{sum(percent.values())}",
@@ -115,7 +115,7 @@ class EnvoyEndpoint:
             for version in {*percent, *filter(None, [fallback])}:
                 self._must_be_deployed(version)
             servers, before = self._servers(), self._plane.split()
-            heaviest = max(percent, key=lambda version: percent[version])
+            heaviest = max(percent, key=lambda version: percent[version], default="")
             some = {version: share for version, share in percent.items() if share > 0}
             still = (before.shadow, before.shadow_percent)
             shadow = ("", 0) if before.shadow in some else still

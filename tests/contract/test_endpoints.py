@@ -65,7 +65,6 @@ def test_weights_are_what_the_requests_follow(both, percent):
     [
         ({ONE: 90, TWO: 20}, "add up to 110"),
         ({ONE: 110, TWO: -10}, "percentages"),
-        ({}, "add up to 0"),
         ({ONE: 90, "2026.01.01-0000000": 10}, "is not deployed"),
     ],
 )
@@ -74,6 +73,13 @@ def test_wrong_weights_are_refused_and_the_split_stays(both, percent, message):
     with pytest.raises(EndpointError, match=message):
         both.set_weights(percent)
     assert both.weights() == {ONE: 60, TWO: 40}
+
+
+def test_without_any_weight_nothing_serves_but_versions_can_be_asked_by_name(both):
+    both.set_weights({})
+    assert both.weights() == {}
+    assert both.send(None, ASK).status == 503
+    assert both.send(TWO, ASK).status == 200
 
 
 def test_deploying_again_changes_nothing(both, make_release):

@@ -85,6 +85,14 @@ def test_a_bad_canary_is_taken_back_and_the_run_is_red(world):
     assert world.ledger.endpoint("production").promoted == ("v1",)
 
 
+def test_a_first_version_that_is_taken_back_leaves_nothing_serving(world):
+    world.production.broken.add(world.register("v1"))
+    with pytest.raises(RolledBack, match="nothing serves: there was no version before"):
+        roll_out(world, "v1")
+    assert world.production.weights() == {}
+    assert world.production.deployed() == []
+
+
 def test_a_version_that_never_gets_ready_leaves_production_as_it_was(world):
     world.serve("v1")
     world.production.broken.add("never ready")
