@@ -27,6 +27,6 @@ COPY model model
 COPY prefect.yaml ./
 RUN uv pip install --no-cache -c constraints.txt . \
  && useradd --create-home --uid 1000 arr-coc
-USER arr-coc
+USER 1000
 ENV ARR_COC_HOST=0.0.0.0
 CMD ["python", "-m", "model.serve", "--release", "/release"]

@@ -333,6 +333,11 @@ class Config(_Section):
     def _has_its_place(self) -> Self:
         if self.place == "local" and self.local is None:
             raise ValueError("place (=local) needs the section 'local'")
+        if self.place == "local" and (self.compute.machine != "local" or self.compute.spot):
+            raise ValueError(
+                f"compute.machine (={self.compute.machine}) and compute.spot "
+                f"(={self.compute.spot}) must be 'local' and false for place: local"
+            )
         return self
 
 

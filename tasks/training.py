@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from deployments import connect, ledger
-from policy.config import Config
+from policy.config import Checkpointing, Config
 from policy.ledger import Ledger, RetrainingStarted
 from policy.retraining import Cause, permit
 from tasks import once, remote
@@ -93,12 +93,20 @@ def train(config: Config, run: Run, data: str) -> str:
         "model": config.model,
         "seed": run.seed,
         "compute": config.compute,
-        "checkpointing": config.checkpointing,
+        "checkpointing": checkpointing_of(config, run),
         "tracking": config.tracking,
     }
     output = run.path("train")
     _program(config, "model.train", sections, {"data": data}, output, config.compute.processes)
     return str(output)
+
+
+def checkpointing_of(config: Config, run: Run) -> Checkpointing:
+    """Checkpoints in the run's own folder, or below the configured URI under the run's key."""
+    if config.checkpointing.uri == "run":
+        return config.checkpointing
+    uri = f"{config.checkpointing.uri.rstrip('/')}/{run.key}"
+    return config.checkpointing.model_copy(update={"uri": uri})
 
 
 @once

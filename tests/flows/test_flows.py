@@ -20,6 +20,7 @@ from policy.errors import (
 )
 from policy.ledger import RolloutChanged
 from policy.state import Phase
+from tasks.training import checkpointing_of, run_of
 
 
 def run(world, **parameters):
@@ -56,6 +57,20 @@ def test_two_retrainings_walk_the_second_version_through_the_weights(world):
     assert world.ledger.number == number, "and no second rollout"
     with pytest.raises(Refused, match="cooldown_s"):
         run(world, seed=3, cause="schedule")
+
+
+def test_checkpoints_of_two_runs_never_share_a_folder(world):
+    config = world.config.model_copy(
+        update={
+            "checkpointing": world.config.checkpointing.model_copy(update={"uri": "s3://b/c/"})
+        }
+    )
+    uris = {
+        checkpointing_of(config, run_of(config, seed, "runs", "hand", "")).uri
+        for seed in (1, 2)
+    }
+    assert len(uris) == 2
+    assert all(uri.startswith("s3://b/c/") for uri in uris)
 
 
 def test_a_refused_version_is_not_registered_and_the_run_is_red(world):

@@ -54,6 +54,7 @@ def test_the_file_that_ships_is_valid():
         ("local.production_port", 8150, "lies inside model_ports"),
         ("local.model_ports", [8199, 8100], "model_ports (=[8199, 8100]) must rise"),
         ("local", None, "needs the section 'local'"),
+        ("compute.spot", True, "(=True) must be 'local' and false"),
         ("place", "moon", "place (='moon')"),
     ],
 )
