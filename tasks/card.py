@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from policy.config import Config
 from policy.gate import GateReport, Scores
 from tasks import remote
-from tasks.pictures import family_bars, learning_curves
+from tasks.pictures import embed, family_bars, learning_curves
 from tasks.release import lineage_of, read_scores
 from tasks.training import Run
 
@@ -23,9 +23,11 @@ def release_card(
     seen = read_scores(Path(scores))
     bars = family_bars(seen.families, config.gates.family_accuracy_min)
     lineage = lineage_of(config, run, Path(trained))
+    picture = Path(scores) / "attention.png"  # not every model has one
+    where = embed(picture.read_bytes()) if picture.is_file() else ""
     create_markdown_artifact(
         key="release-card",
-        markdown=card(run, seen, report, lineage, curves, bars),
+        markdown=card(run, seen, report, lineage, curves, bars, where),
         description=f"run {run.key}: {'passed' if report.passed else 'refused'}",
     )
 
@@ -37,6 +39,7 @@ def card(
     lineage: dict[str, str],
     curves: str,
     bars: str,
+    where: str,
 ) -> str:
     """The markdown of one card."""
     decision = "may be released" if report.passed else "refused by the gate"
@@ -67,6 +70,9 @@ Started {_started(run)}.
 
 ## Learning curves
 {curves}
+
+{"## Where the tokens went" if where else ""}
+{where}
 
 ## Lineage
 | what | value |

@@ -15,6 +15,11 @@ from policy.state import Row, Tally
 INK, CANARY, STABLE, LIMIT = "#33415c", "#d1495b", "#2e7d6b", "#8d99ae"
 
 
+def embed(png: bytes) -> str:
+    """The markdown of a picture that carries its own data."""
+    return f"![picture](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
 def learning_curves(rows: Sequence[Mapping[str, float | str]]) -> str:
     """Loss and accuracy over steps, from the rows of curves.csv."""
     with _figure(7.2, 2.6, columns=2) as (axes, finish):
@@ -96,8 +101,7 @@ def _figure(width: float, height: float, columns: int = 1) -> Iterator[tuple[Any
     yield axes, finished
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    finished.append(f"![picture](data:image/png;base64,{data})")
+    finished.append(embed(buffer.getvalue()))
 
 
 def rollout_windows(windows: Sequence[Row]) -> str:
