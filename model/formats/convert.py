@@ -1,5 +1,6 @@
 """From a benchmark's official files to a data set of ours, in bounded memory."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -43,7 +44,9 @@ def convert(format: str, source: Path, output: Path, on_progress: OnProgress) ->
             _place(splits, output, staging, on_progress)
             left_out = _split(splits, staging)
             _write_truth(format, output, staging)
-            write_json(output / "conversion.json", {"format": format, "left_out": left_out})
+            record = {"format": format, "left_out": left_out}
+            record["truth_sha256"] = file_sha256(output / "truth.parquet")
+            write_json(output / "conversion.json", record)
             manifest.write(output, format, _columns(staging, on_progress))
         finally:
             staging.close()
@@ -135,6 +138,12 @@ def _write_truth(name: str, output: Path, staging: Staging) -> None:
             rows = [{**row.truth, "image": row.file, "split": row.split} for row in chunk]
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
     part.replace(output / "truth.parquet")
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, a block at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _columns(staging: Staging, tell: OnProgress) -> Iterator[Mapping[str, list[object]]]:

@@ -1,5 +1,6 @@
 """What is right, as columns: from the official file or from a converted data set."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 from model import manifest
 from model.errors import BadInput
 from model.formats import gqa, textvqa, vizwiz, vqav2
+from model.formats.convert import file_sha256
 from model.formats.question import Question, table, truth_schema
 
 _READERS: dict[str, Callable[[Path], Iterable[Question]]] = {
@@ -54,18 +56,20 @@ def _converted(benchmark: str, folder: Path) -> pa.Table:
     data = manifest.read(folder)
     path = folder / "truth.parquet"
     try:
+        sealed = json.loads((folder / "conversion.json").read_text())
+        whole = sealed["truth_sha256"] == file_sha256(path)
         questions = pq.read_table(path, filters=[("split", "=", "test")]).drop_columns("split")
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise BadInput(f"{path} is missing or damaged ({error})", do="convert again") from error
-    if questions.schema != truth_schema(benchmark):
+    if sealed["format"] != benchmark or questions.schema != truth_schema(benchmark):
         raise BadInput(
-            f"{path} has the columns {questions.schema.names}",
+            f"{folder} is a data set of the format {sealed['format']}",
             expected=f"a data set of the format {benchmark}",
         )
-    if questions.num_rows != data.splits["test"]:
+    if not whole or questions.num_rows != data.splits["test"]:
         raise BadInput(
-            f"{path} has {questions.num_rows} questions of split test",
-            expected=f"{data.splits['test']} as in the manifest",
+            f"{path} is not what was converted",
+            expected=f"the {data.splits['test']} questions of the manifest's split test",
             do="convert again",
         )
     return questions

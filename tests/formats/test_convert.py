@@ -433,3 +433,12 @@ def test_a_data_set_of_another_format_cannot_be_the_truth(made, tmp_path):
     predictions.write("gqa", path, ["1"], ["x"])
     with pytest.raises(BadInput, match="expected a data set of the format gqa"):
         score("gqa", path, made("vizwiz"))
+
+
+def test_a_truth_that_was_changed_is_refused(made, tmp_path):
+    folder, path = made("vizwiz"), tmp_path / "results.json"
+    predictions.write("vizwiz", path, ["1"], ["x"])
+    table = pq.read_table(folder / "truth.parquet")
+    pq.write_table(table.slice(1), folder / "truth.parquet")
+    with pytest.raises(BadInput, match="is not what was converted"):
+        score("vizwiz", path, folder)
