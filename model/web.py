@@ -37,11 +37,9 @@ def application(answerer: Answerer, version: str, health: str, predict: str) -> 
     async def _fault(_request: Request, error: Exception) -> Response:
         return JSONResponse({"error": f"fault: {type(error).__name__}"}, 500, headers)
 
-    @app.get(health)
-    async def _health() -> Response:
+    async def _health(_request: Request) -> Response:
         return JSONResponse({"status": "ready", "version": version}, 200, headers)
 
-    @app.post(predict)
     async def _predict(request: Request) -> Response:
         body = b""
         async for part in request.stream():
@@ -51,4 +49,7 @@ def application(answerer: Answerer, version: str, health: str, predict: str) -> 
                 return JSONResponse({"error": message}, 400, headers)
         return await asyncio.get_running_loop().run_in_executor(worker, respond, body)
 
+    # plain routes: what FastAPI would do for each request is done by `parse`
+    app.add_route(health, _health, methods=["GET"])
+    app.add_route(predict, _predict, methods=["POST"])
     return app

@@ -37,10 +37,9 @@ def _one(folder: Path, seed: int, ablation: str) -> float:
     scores = json.loads((run / "evaluate/scores.json").read_text())
     spent = json.loads((run / "train/training.json").read_text())["processor_seconds"]
     families = {name: score["accuracy"] for name, score in scores["families"].items()}
-    print(
-        f"seed {seed}, {ablation}: {scores['accuracy']:.3f} on {scores['questions']} questions, "
-        f"{spent:.0f} s; {', '.join(f'{n} {a:.3f}' for n, a in families.items())}"
-    )
+    each = ", ".join(f"{name} {accuracy:.3f}" for name, accuracy in families.items())
+    of = f"{scores['accuracy']:.3f} on {scores['questions']} questions"
+    print(f"seed {seed}, {ablation}: {of}, {spent:.0f} s; {each}", flush=True)
     return scores["accuracy"]
 
 
@@ -49,10 +48,13 @@ def _program(run: Path, name: str, config: dict, **inputs: Path) -> None:
     path = run / f"{name}.json"
     path.write_text(json.dumps(config))
     folders = [f"--{key}={value}" for key, value in inputs.items()]
+    command = [sys.executable, "-m", f"model.{name}", f"--config={path}", *folders]
     subprocess.run(
-        [sys.executable, "-m", f"model.{name}", f"--config={path}", *folders, f"--output={run / name}"],
-        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [*command, f"--output={run / name}"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def config(seed: int, ablation: str) -> dict:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 
@@ -43,6 +44,7 @@ def main() -> None:
                 _wait(client, process)
                 print(f"a server starts in {time.perf_counter() - start:.1f} s")
                 _compare(client, release)
+                _processor(client, release, psutil.Process(process.pid))
         finally:
             process.terminate()
             process.wait(10)
@@ -74,6 +76,23 @@ def _compare(client: httpx.Client, release: Path) -> None:
         print(f"{name:26s} {1e3 * seconds:6.2f} ms, {times:.2f} of bare")
     batch = 16 * median["HTTP, 1 question"] / median["HTTP, 16 questions"]
     print(f"one request of 16: {batch:.1f} times the throughput of 16 single ones")
+
+
+def _processor(client: httpx.Client, release: Path, server: psutil.Process) -> None:
+    """Processor time is nearly the same on a busy machine."""
+    subject, image = trained.load(release), _image()
+    pixels = torch.zeros(1, 80, 80, 3, dtype=torch.uint8)
+    words = torch.from_numpy(text.numbers([QUESTION], subject.words))[None]
+    one = {"image": base64.b64encode(image).decode(), "question": QUESTION}
+    before, start = server.cpu_times(), time.process_time()
+    for _ in range(REPEATS):
+        _ask(subject.network, pixels, words)
+    bare = (time.process_time() - start) / REPEATS
+    for _ in range(REPEATS):
+        client.post("/predict", json={"instances": [one]})
+    after = server.cpu_times()
+    spent = (after.user + after.system - before.user - before.system) / REPEATS
+    print(f"processor: {1e3 * spent:.2f} ms a request, {spent / bare:.2f} of the bare network")
 
 
 def _ask(network: Network, pixels: torch.Tensor, words: torch.Tensor) -> None:
