@@ -286,6 +286,22 @@ class Retraining(_Section):
     per_day_max: Positive
 
 
+class Serving(_Section):
+    """What every endpoint has, and what it asks of its clients."""
+
+    replicas: Positive = Field(
+        description="servers of each version in production; one of two may die unnoticed"
+    )
+    tokens_required: bool = Field(
+        description="/predict asks for one of the bearer tokens in ARR_COC_TOKENS"
+    )
+    rate_per_s: Count = Field(description="requests a second; more get 429; 0: no limit")
+    request_bytes_max: Positive
+    sticky_header: str = Field(
+        description="equal values of this header keep their version as weights grow; '': none"
+    )
+
+
 class Local(_Section):
     """The servers of the place `local`. All listen on 127.0.0.1."""
 
@@ -326,6 +342,7 @@ class Config(_Section):
     tracking: Tracking
     gates: Gates
     rollout: Rollout
+    serving: Serving
     retraining: Retraining
     local: Local | None = None
 

@@ -16,7 +16,7 @@ from tasks import once, remote
 from tasks.training import Run, evaluate
 
 NOT_RELEASED = shutil.ignore_patterns(
-    ".*", "checkpoints", "wandb", "config.json", "*.log", "*.tmp"
+    ".*", "checkpoints", "wandb", "job.json", "*.log", "*.tmp"
 )
 
 

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from deployments.local.endpoint import EnvoyEndpoint
     from deployments.local.envoy import Guard
 
-# One server process of a version may die without a request lost where two answer.
-REPLICAS = {"staging": 1, "production": 2}
-
 
 def connect(config: Config, server: str = "model.serve", guard: "Guard | None" = None) -> Place:
     """Build the place from the section `local`. Starts nothing. Raises ConfigError.
@@ -30,11 +27,11 @@ def connect(config: Config, server: str = "model.serve", guard: "Guard | None" =
     from deployments.local.admin import Admin
     from deployments.local.jobs import LocalJobs
     from deployments.local.layout import layout_of
-    from deployments.local.servers import admin_port, local_of
+    from deployments.local.servers import ENDPOINTS, admin_port, local_of
     from deployments.local.telemetry import EnvoyTelemetry
     from deployments.store import open_store
 
-    admins = {name: Admin(name, admin_port(local_of(config), name)) for name in REPLICAS}
+    admins = {name: Admin(name, admin_port(local_of(config), name)) for name in ENDPOINTS}
     return Place(
         jobs=LocalJobs(config.compute),
         store=open_store(config.root),
@@ -49,12 +46,12 @@ def endpoints_of(
     """The endpoints alone, by name; see `connect`."""
     from deployments.local.endpoint import EnvoyEndpoint
     from deployments.local.layout import layout_of
-    from deployments.local.servers import guard_of, local_of
+    from deployments.local.servers import guard_of, local_of, replicas_of
     from deployments.store import open_store
 
     local, layout = local_of(config), layout_of(config.root)
     store, guard = open_store(config.root), guard or guard_of(config)
     return {
         name: EnvoyEndpoint(layout, name, local, store, guard, server, replicas)
-        for name, replicas in REPLICAS.items()
+        for name, replicas in replicas_of(config).items()
     }

@@ -3,10 +3,9 @@
 What conf.d says of the servers is all the record there is, so it survives restarts.
 """
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from deployments.local.envoy import TOKENS, Guard, Server
+from deployments.local.envoy import Guard, Server
 from deployments.local.programs import Supervisor
 from policy.config import Config, Local
 from policy.errors import ConfigError
@@ -47,6 +46,16 @@ def local_of(config: Config) -> Local:
 
 
 def guard_of(config: Config) -> Guard:
-    """What guards the endpoints. Tokens are asked for where the environment holds some."""
-    local_of(config)
-    return Guard(tokens=bool(os.environ.get(TOKENS)))
+    """What guards the endpoints, as the configuration says."""
+    serving = config.serving
+    return Guard(
+        tokens=serving.tokens_required,
+        rate_per_s=serving.rate_per_s,
+        sticky_header=serving.sticky_header,
+        request_bytes_max=serving.request_bytes_max,
+    )
+
+
+def replicas_of(config: Config) -> Mapping[str, int]:
+    """Servers of one version at each endpoint; staging has no users who would notice."""
+    return {"staging": 1, "production": config.serving.replicas}

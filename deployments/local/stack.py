@@ -34,7 +34,7 @@ from deployments.local.servers import (
 )
 from deployments.local.waiting import Say, wait_for
 from policy.config import Config, Local
-from policy.errors import EndpointError
+from policy.errors import ConfigError, EndpointError
 
 
 def up(config: Config, say: Say, *, deployments: bool = True) -> None:
@@ -53,7 +53,7 @@ def up(config: Config, say: Say, *, deployments: bool = True) -> None:
     if not supervisor.running():
         supervisor.end_orphans()
     check_ports(local_of(config), supervisor)
-    _check_tokens(supervisor)
+    _check_tokens(config, supervisor)
     start_programs(config, programs(config, layout))
     wait_for_endpoints(config, say)
     start_prefect(config, supervisor, say, deployments=deployments)
@@ -156,8 +156,14 @@ def check_ports(local: Local, supervisor: Supervisor) -> None:
             must_be_free(port, setting)
 
 
-def _check_tokens(supervisor: Supervisor) -> None:
+def _check_tokens(config: Config, supervisor: Supervisor) -> None:
     """The environment in which supervisord started is the one that its programs have."""
+    if config.serving.tokens_required and not os.environ.get(TOKENS, "").strip(", "):
+        raise ConfigError(
+            f"serving.tokens_required is true, but {TOKENS} holds no token",
+            expected="bearer tokens in the environment, parted by commas",
+            holds="nothing was started",
+        )
     theirs = supervisor.environment().get(TOKENS, "") if supervisor.running() else None
     if theirs is not None and theirs != os.environ.get(TOKENS, ""):
         raise EndpointError(

@@ -24,7 +24,7 @@ from deployments import local
 from deployments.local import stack
 from deployments.local.layout import layout_of
 from deployments.local.programs import Supervisor
-from deployments.local.servers import servers_of
+from deployments.local.servers import replicas_of, servers_of
 from tests.local.fixtures import SERVER, configured, maker, serve
 from tests.local.load import BODY, load
 
@@ -67,7 +67,7 @@ def measure(root: Path, supervisor: Supervisor, seconds: int) -> dict:
         runs["through Envoy"].append(wrk(through, script, seconds))
     for name, figures in runs.items():
         found[name] = {key: statistics.median(f[key] for f in figures) for key in figures[0]}
-    for name, replicas in local.REPLICAS.items():
+    for name, replicas in replicas_of(config).items():
         found[f"killed at 100 %, {replicas} server(s)"] = killed(
             place.endpoint(name), supervisor, name
         )
