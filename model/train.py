@@ -7,14 +7,17 @@ torchrun started it. Killed at any point, the same command goes on from the last
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 from model import console, settings
+from model.errors import Stopped
 
 
 def main(config: Path, data: Path, output: Path) -> None:
     """Train the network that the configuration names on a data set."""
+    signal.signal(signal.SIGTERM, _stop_at_once)
     chosen = settings.load(settings.TrainSettings, config)
     if (output / "training.json").is_file():
         console.log(f"{output} is a trained model already; nothing to do")
@@ -37,6 +40,11 @@ def main(config: Path, data: Path, output: Path) -> None:
     saving = Saving(chosen.checkpointing.every_s)
     saving.listen()
     train(chosen, data, output, saving)
+
+
+def _stop_at_once(_number: int, _frame: object) -> None:
+    """Until training begins there is nothing to save."""
+    raise Stopped("stopped by SIGTERM before training", do="run the same command again")
 
 
 if __name__ == "__main__":

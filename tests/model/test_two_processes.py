@@ -1,11 +1,14 @@
 """Two processes train what one trains, and survive the loss of either."""
 
 import csv
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -86,10 +89,15 @@ def wait_for_step(process, step):
     raise AssertionError("ended before that step")
 
 
+def hears_sigterm(process):
+    assert process.poll() is None
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    return int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1
+
+
 @pytest.fixture
 def long_config(train_config, tmp_path):
-    import json
-
     path = tmp_path / "config.json"
     chosen = train_config(
         compute__processes=2, model__steps_max=120, model__batch_images=8,
@@ -132,6 +140,18 @@ def test_sigterm_to_the_launcher_saves_and_exits_with_75(long_config, small_data
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 75, rest
     assert list((output / "checkpoints").glob("step-*.ckpt"))
+
+
+def test_sigterm_while_the_libraries_are_loaded_exits_with_75_too(
+    long_config, small_data, tmp_path
+):
+    process = program(long_config, small_data, tmp_path / "trained")
+    while not hears_sigterm(process):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert said.splitlines()[-1].startswith("error: stopped by SIGTERM")
 
 
 @pytest.mark.slow
