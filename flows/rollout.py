@@ -14,7 +14,7 @@ from prefect import flow
 from policy.config import load_config
 from policy.state import Rollout, finished
 from tasks.report import rollout_report
-from tasks.rollout import begin, require_promoted, settle, step, traffic, unfinished
+from tasks.rollout import begin, latest, require_promoted, settle, step, traffic
 
 
 @flow(name="rollout", flow_run_name="{endpoint}-{version}", log_prints=True)
@@ -50,10 +50,13 @@ def drive(config: str, state: Rollout) -> Rollout:
 
 
 def finish_rollout(config: str, endpoint: str) -> None:
-    """Bring a rollout that a dead controller left on `endpoint` to its end, either way."""
-    left = unfinished(load_config(Path(config)), endpoint)
-    if left is not None:
+    """Bring what a dead controller left on `endpoint` to its end, either way."""
+    settings = load_config(Path(config))
+    left = latest(settings, endpoint)
+    if left is not None and not finished(left):
         drive(config, left)
+    elif left is not None:
+        settle(settings, left)
 
 
 if __name__ == "__main__":

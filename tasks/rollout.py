@@ -6,52 +6,39 @@ may die at any point, run twice, or find that a person wrote a command in betwee
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import cycle, islice
 from pathlib import Path
 
-from prefect import get_run_logger
 from prefect.runtime import flow_run
 
-from deployments import Endpoint, Place, Release, connect, ledger, releases
-from deployments.replay import read_requests, replaying
+from deployments import Place, Release, connect, ledger, releases
+from deployments.replay import replaying
 from policy.commands import abort, promote_now
 from policy.config import Config
-from policy.counts import Sample
-from policy.errors import EndpointError, Refused, ReleaseError, RolledBack
+from policy.errors import Refused, RolledBack
 from policy.ledger import Ledger, RolloutChanged
 from policy.ledger import begin as begin_or_resume
 from policy.plans import at_once, plan_for
 from policy.rollout import advance
-from policy.state import (
-    Compared,
-    Phase,
-    Rollout,
-    Seen,
-    Smoke,
-    desired_versions,
-    desired_weights,
-    finished,
-    next_look_s,
-    shadow_percent,
-    split,
-    start,
-)
+from policy.state import Phase, Rollout, desired_weights, finished, next_look_s, start
 from tasks import remote
+from tasks.controller import logger, realize
 
 
 @remote
 def begin(config: Config, endpoint: str, version: str, by: str) -> Rollout:
     """Enter the rollout in the ledger, or pick up the one that a dead controller left.
 
-    A version that is stable already gives its finished rollout. Raises Busy, NotFound.
+    A version that is stable already gives its finished rollout, and so does a run that is
+    retried after it was decided. Raises Busy, NotFound.
     """
 
     def decide(state: Ledger) -> RolloutChanged | None:
         place = state.endpoint(endpoint)
-        if place.stable == version and place.unfinished is None:
+        decided = place.stable == version or _begun_here(state, endpoint, version)
+        if decided and place.unfinished is None:
             return None
         name = f"{endpoint}-{state.number + 1}"
         plan = plan_for(config, endpoint)
@@ -90,9 +77,9 @@ def begin_rollback(config: Config, endpoint: str, by: str, why: str) -> Rollout:
 
 
 @remote
-def unfinished(config: Config, endpoint: str) -> Rollout | None:
-    """The rollout that a dead controller left on this endpoint, if there is one."""
-    return ledger.read(connect(config).store).endpoint(endpoint).unfinished
+def latest(config: Config, endpoint: str) -> Rollout | None:
+    """The last rollout on this endpoint, finished or left by a dead controller, if any."""
+    return ledger.read(connect(config).store).endpoint(endpoint).rollout
 
 
 @remote
@@ -101,12 +88,27 @@ def step(config: Config, rollout: Rollout) -> Rollout:
 
     Between two returns evidence may be weighed and written; nobody needs a step for that.
     """
-    place, log = connect(config), get_run_logger()
+    return hold(config, rollout, lambda current: tell(current) != tell(rollout))
+
+
+def hold(
+    config: Config,
+    rollout: Rollout,
+    until: Callable[[Rollout], bool],
+    between: Callable[[], None] = lambda: None,
+) -> Rollout:
+    """Look again and again, and write what each look changes, `until` a record is reached.
+
+    `between` is called after every look.
+    """
+    place, told = connect(config), tell(rollout)
     while True:
         state = ledger.read(place.store)
         current = _current(state, rollout.endpoint)
-        if tell(current) != tell(rollout):
-            log.info(tell(current))
+        if tell(current) != told:
+            told = tell(current)
+            logger().info(told)
+        if until(current):
             return current
         seen = realize(place, state, current)
         after = advance(current, seen)
@@ -114,6 +116,7 @@ def step(config: Config, rollout: Rollout) -> Rollout:
             time.sleep(next_look_s(current, ledger.now()))
         else:
             _append(config, partial(_follow, before=current, after=after), current.by)
+        between()
 
 
 @remote
@@ -143,89 +146,6 @@ def traffic(config: Config, rollout: Rollout) -> Iterator[None]:
         yield
 
 
-def realize(place: Place, state: Ledger, rollout: Rollout) -> Seen:
-    """Bring the endpoint nearer to what `rollout` wants and return what was seen.
-
-    Order: servers up, then weights, then superfluous servers down, so that no request meets
-    a version that is not there. What the endpoint refuses shows as a difference in `seen`.
-    """
-    endpoint, log = place.endpoint(rollout.endpoint), get_run_logger()
-    failure = ""
-    for version in desired_versions(rollout):
-        try:
-            endpoint.deploy(Release(version, state.version(version).registered.digest))
-        except (EndpointError, ReleaseError) as error:
-            log.warning("%s is not deployed: %s", version, error)
-            failure = str(error) if version == rollout.version else failure
-    wanted = desired_weights(rollout)
-    try:
-        if split(dict(endpoint.weights())) != wanted:
-            endpoint.set_weights(wanted, _fallback(rollout))
-            log.info("%s: weights %s", rollout.endpoint, wanted)
-        shadow(endpoint, rollout)
-    except EndpointError as error:
-        log.warning("the endpoint refuses: %s", error)
-    weights = dict(endpoint.weights())
-    if split(weights) == wanted:
-        for version in set(endpoint.deployed()) - set(desired_versions(rollout)):
-            endpoint.undeploy(version)
-    return look(place, endpoint, rollout, weights, failure)
-
-
-def shadow(endpoint: Endpoint, rollout: Rollout) -> None:
-    """Mirror the share of requests that the rollout wants to its version, or none."""
-    wanted = {rollout.version: percent} if (percent := shadow_percent(rollout)) else {}
-    for version in {*endpoint.mirrored(), *wanted}:
-        if endpoint.mirrored().get(version, 0) != wanted.get(version, 0):
-            endpoint.mirror(version, wanted.get(version, 0))
-
-
-def look(
-    place: Place, endpoint: Endpoint, rollout: Rollout, weights: dict[str, int], failure: str
-) -> Seen:
-    """Everything that the decision needs, read once."""
-    ready = False
-    if not failure and rollout.version in endpoint.deployed():
-        try:
-            ready = endpoint.ready(rollout.version)
-        except EndpointError as error:
-            failure = str(error)
-    smoking = rollout.phase is Phase.SMOKE and ready
-    return Seen(
-        at=ledger.now(),
-        ready=ready,
-        failure=failure,
-        smoke=smoke(place, endpoint, rollout) if smoking else None,
-        weights=weights,
-        canary=_sample(place, rollout.endpoint, rollout.version) if ready else None,
-        stable=_sample(place, rollout.endpoint, rollout.stable) if rollout.stable else None,
-        shadow=_compared(place, rollout) if shadow_percent(rollout) else None,
-    )
-
-
-def smoke(place: Place, endpoint: Endpoint, rollout: Rollout) -> Smoke:
-    """Ask the version held-out questions, whatever its weight."""
-    state = ledger.read(place.store)
-    digest = state.version(rollout.version).registered.digest
-    lines = read_requests(releases.read_file(place.store, digest, "requests.jsonl"))
-    wrong, correct, detail = 0, 0, ""
-    asked = [*islice(cycle(lines), rollout.plan.smoke_requests)]
-    for line in asked:
-        reply = endpoint.send(rollout.version, [line.instance])
-        if reply.status != 200 or len(reply.predictions) != 1:
-            wrong += 1
-            detail = f"status {reply.status}: {reply.error}"
-        else:
-            correct += line.judge(reply.predictions[0])
-    return Smoke(
-        requests=len(asked),
-        wrong=wrong,
-        detail=detail,
-        labels=len(asked) - wrong,
-        correct=correct,
-    )
-
-
 def tell(rollout: Rollout) -> str:
     """One line for the log: where the rollout stands and why."""
     share = desired_weights(rollout).get(rollout.version, 0)
@@ -250,28 +170,21 @@ def _current(state: Ledger, endpoint: str) -> Rollout:
     return rollout
 
 
+def _begun_here(state: Ledger, endpoint: str, version: str) -> bool:
+    """Whether this very run began the endpoint's last rollout, and it was of `version`."""
+    last, run = state.endpoint(endpoint).rollout, str(flow_run.id or "")
+    if last is None or last.version != version or not run:
+        return False
+    runs = [
+        record.run
+        for record in state.records
+        if isinstance(record.event, RolloutChanged) and record.event.rollout.id == last.id
+    ]
+    return runs[0] == run
+
+
 def _other(stable: str | None, version: str) -> str | None:
     return None if stable == version else stable
-
-
-def _sample(place: Place, endpoint: str, version: str) -> Sample | None:
-    try:
-        counts = place.telemetry.counts(endpoint, version)
-        return Sample(counts=counts, labelled=place.telemetry.labels(endpoint, version))
-    except EndpointError:
-        return None  # metrics are away; policy.rollout never lets missing data pass
-
-
-def _compared(place: Place, rollout: Rollout) -> Compared | None:
-    try:
-        return place.telemetry.compared(rollout.endpoint, rollout.version)
-    except EndpointError:
-        return None
-
-
-def _fallback(rollout: Rollout) -> str | None:
-    """Who answers what the other version fails to: stable, as long as it is there."""
-    return rollout.stable if rollout.stable in desired_versions(rollout) else None
 
 
 def _bring(place: Place, config: Config, version: str) -> Path:

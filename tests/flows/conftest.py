@@ -192,3 +192,14 @@ class World:
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     return World(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def make_world(monkeypatch):
+    """More worlds than one; the flows reach the one made last."""
+
+    def make(folder):
+        folder.mkdir()
+        return World(folder, monkeypatch)
+
+    return make

@@ -1,0 +1,139 @@
+"""One look of a rollout's controller: the endpoint made what is wanted, and what was seen.
+
+What is wanted is decided in policy/state.py, what a look means in policy/rollout.py. Any
+call may be the last one of a controller that dies: the next look completes it.
+"""
+
+from itertools import cycle, islice
+
+from prefect import get_run_logger
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger
+
+from deployments import Endpoint, Place, Release, ledger, releases
+from deployments.replay import read_requests
+from policy.counts import Sample
+from policy.errors import EndpointError, ReleaseError
+from policy.ledger import Ledger
+from policy.state import (
+    Compared,
+    Phase,
+    Rollout,
+    Seen,
+    Smoke,
+    desired_versions,
+    desired_weights,
+    shadow_percent,
+    split,
+)
+
+
+def realize(place: Place, state: Ledger, rollout: Rollout) -> Seen:
+    """Bring the endpoint nearer to what `rollout` wants and return what was seen.
+
+    Order: servers up, then weights, then superfluous servers down, so that no request meets
+    a version that is not there. What the endpoint refuses shows as a difference in `seen`.
+    """
+    endpoint, log = place.endpoint(rollout.endpoint), logger()
+    failure = ""
+    for version in desired_versions(rollout):
+        try:
+            endpoint.deploy(Release(version, state.version(version).registered.digest))
+        except (EndpointError, ReleaseError) as error:
+            log.warning("%s is not deployed: %s", version, error)
+            failure = str(error) if version == rollout.version else failure
+    wanted = desired_weights(rollout)
+    try:
+        if split(dict(endpoint.weights())) != wanted:
+            endpoint.set_weights(wanted, _fallback(rollout))
+            log.info("%s: weights %s", rollout.endpoint, wanted)
+        shadow(endpoint, rollout)
+    except EndpointError as error:
+        log.warning("the endpoint refuses: %s", error)
+    weights = dict(endpoint.weights())
+    if split(weights) == wanted:
+        for version in set(endpoint.deployed()) - set(desired_versions(rollout)):
+            endpoint.undeploy(version)
+    return look(place, endpoint, rollout, weights, failure)
+
+
+def shadow(endpoint: Endpoint, rollout: Rollout) -> None:
+    """Mirror the share of requests that the rollout wants to its version, or none."""
+    wanted = {rollout.version: percent} if (percent := shadow_percent(rollout)) else {}
+    for version in {*endpoint.mirrored(), *wanted}:
+        if endpoint.mirrored().get(version, 0) != wanted.get(version, 0):
+            endpoint.mirror(version, wanted.get(version, 0))
+
+
+def look(
+    place: Place, endpoint: Endpoint, rollout: Rollout, weights: dict[str, int], failure: str
+) -> Seen:
+    """Everything that the decision needs, read once."""
+    ready = False
+    if not failure and rollout.version in endpoint.deployed():
+        try:
+            ready = endpoint.ready(rollout.version)
+        except EndpointError as error:
+            failure = str(error)
+    smoking = rollout.phase is Phase.SMOKE and ready
+    return Seen(
+        at=ledger.now(),
+        ready=ready,
+        failure=failure,
+        smoke=smoke(place, endpoint, rollout) if smoking else None,
+        weights=weights,
+        canary=_sample(place, rollout.endpoint, rollout.version) if ready else None,
+        stable=_sample(place, rollout.endpoint, rollout.stable) if rollout.stable else None,
+        shadow=_compared(place, rollout) if shadow_percent(rollout) else None,
+    )
+
+
+def smoke(place: Place, endpoint: Endpoint, rollout: Rollout) -> Smoke:
+    """Ask the version held-out questions, whatever its weight."""
+    state = ledger.read(place.store)
+    digest = state.version(rollout.version).registered.digest
+    lines = read_requests(releases.read_file(place.store, digest, "requests.jsonl"))
+    wrong, correct, detail = 0, 0, ""
+    asked = [*islice(cycle(lines), rollout.plan.smoke_requests)]
+    for line in asked:
+        reply = endpoint.send(rollout.version, [line.instance])
+        if reply.status != 200 or len(reply.predictions) != 1:
+            wrong += 1
+            detail = f"status {reply.status}: {reply.error}"
+        else:
+            correct += line.judge(reply.predictions[0])
+    return Smoke(
+        requests=len(asked),
+        wrong=wrong,
+        detail=detail,
+        labels=len(asked) - wrong,
+        correct=correct,
+    )
+
+
+def logger():
+    """The run's own log; the program's where no flow runs."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return get_logger("rollout")
+
+
+def _sample(place: Place, endpoint: str, version: str) -> Sample | None:
+    try:
+        counts = place.telemetry.counts(endpoint, version)
+        return Sample(counts=counts, labelled=place.telemetry.labels(endpoint, version))
+    except EndpointError:
+        return None  # metrics are away; policy.rollout never lets missing data pass
+
+
+def _compared(place: Place, rollout: Rollout) -> Compared | None:
+    try:
+        return place.telemetry.compared(rollout.endpoint, rollout.version)
+    except EndpointError:
+        return None
+
+
+def _fallback(rollout: Rollout) -> str | None:
+    """Who answers what the other version fails to: stable, as long as it is there."""
+    return rollout.stable if rollout.stable in desired_versions(rollout) else None
