@@ -12,7 +12,9 @@ from pathlib import Path
 from prefect import flow
 
 from policy.config import load_config
-from policy.state import Rollout, finished
+from policy.state import Phase, Rollout, finished
+from tasks.approval import approval
+from tasks.notification import TOLD, notify
 from tasks.report import rollout_report
 from tasks.rollout import begin, latest, require_promoted, settle, step, traffic
 
@@ -41,11 +43,18 @@ def rollout(
 def drive(config: str, state: Rollout) -> Rollout:
     """Take every step that is left, then report. Returns the finished rollout."""
     settings = load_config(Path(config))
+    if finished(state):
+        settle(settings, state)
+        return state
     with traffic(settings, state):
         while not finished(state):
-            state = step(settings, state)
+            if state.phase in TOLD:
+                notify(settings, state)
+            waits = state.phase is Phase.AWAITING_APPROVAL
+            state = approval(settings, state) if waits else step(settings, state)
         settle(settings, state)
     rollout_report(settings, state)
+    notify(settings, state)
     return state
 
 

@@ -302,6 +302,14 @@ class Serving(_Section):
     )
 
 
+class Notifications(_Section):
+    """Who is told of a rollout that starts, waits for approval, is promoted or taken back."""
+
+    blocks: tuple[Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")], ...] = Field(
+        description="Prefect notification blocks, as slack-webhook/ops; none: nobody"
+    )
+
+
 class Local(_Section):
     """The servers of the place `local`. All listen on 127.0.0.1."""
 
@@ -344,6 +352,7 @@ class Config(_Section):
     rollout: Rollout
     serving: Serving
     retraining: Retraining
+    notifications: Notifications
     local: Local | None = None
 
     @model_validator(mode="after")

@@ -1,9 +1,11 @@
 """What one look adds to the evidence and to the analyses of a window."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 
-from policy.analysis import Outcome, measure, results
+from policy.analysis import Outcome, Run, measure, results
 from policy.comparison import full, weigh
+from policy.config import Analysis
 from policy.counts import Sample, between
 from policy.state import Phase, Reading, Rollout, Seen, Window
 from policy.transitions import but
@@ -62,7 +64,7 @@ def take_measurements(
         return rollout
     result = results(canary, stable)
     runs = []
-    for run, analysis in zip(rollout.analyses, rollout.plan.analyses, strict=True):
+    for run, analysis in _measured(rollout):
         before = max(run.measured_at or window.start.at, window.start.at)
         due = seen.at >= before + timedelta(seconds=analysis.interval_s)
         runs.append(measure(run, analysis, result, seen.at) if due else run)
@@ -74,7 +76,7 @@ def analyses_at(rollout: Rollout, *outcomes: Outcome) -> str:
     """Names and last messages of the deciding analyses with one of `outcomes`; "" for none."""
     return "; ".join(
         f"analysis {run.name} {run.outcome}: {run.message or 'not measured yet'}"
-        for run, analysis in zip(rollout.analyses, rollout.plan.analyses, strict=True)
+        for run, analysis in _measured(rollout)
         if run.outcome in outcomes and not analysis.dry_run
     )
 
@@ -83,6 +85,11 @@ def analyses_unfinished(rollout: Rollout) -> str:
     """The analyses with a count that they have not reached; those without are just stopped."""
     return "; ".join(
         f"analysis {run.name}: {run.count} of {analysis.count} measurements"
-        for run, analysis in zip(rollout.analyses, rollout.plan.analyses, strict=True)
+        for run, analysis in _measured(rollout)
         if run.outcome is Outcome.RUNNING and analysis.count and not analysis.dry_run
     )
+
+
+def _measured(rollout: Rollout) -> Iterator[tuple[Run, Analysis]]:
+    """Each analysis with its run; none outside a step, where nothing is measured."""
+    return zip(rollout.analyses, rollout.plan.analyses, strict=bool(rollout.analyses))

@@ -19,7 +19,7 @@ from policy.state import Phase, start
 
 LOCAL = Path(__file__).parents[2] / "deployments/local.yaml"
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-TASKS = ("training", "release", "rollout", "report", "reproduction")
+TASKS = ("training", "release", "rollout", "approval", "report", "reproduction")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from policy.analysis import Outcome, Run, evaluate, measure, results, stop
 from policy.condition import check, holds
 from policy.counts import Sample
-from policy.rollout import Phase, resume
+from policy.rollout import Phase, advance, approve, resume
 from tests.policy.worlds import (
     ACCURATE,
     NOW,
@@ -236,3 +236,21 @@ def test_an_analysis_without_data_is_an_error_that_takes_the_version_back():
     first = metric.model_copy(update={"stable": None})
     last = run(world(stable=None), first)[-1]
     assert last.reason.startswith("analysis accurate Error: there is no data for result.stable")
+
+
+def test_analyses_rest_while_people_are_asked():
+    a_world = world()
+    plan = make_plan(analyses=(ACCURATE.model_dump(),), approval=True)
+    waiting = until(Phase.AWAITING_APPROVAL, a_world, plan)
+    a_world.pass_time(5)
+    looked = advance(advance(waiting, a_world.look(waiting)), a_world.look(waiting))
+    assert (looked.phase, looked.analyses) == (Phase.AWAITING_APPROVAL, ())
+    approved = approve(looked, "ada", "looks well", seconds(a_world.at_s))
+    assert run(a_world, approved)[-1].phase is Phase.DONE
+
+
+def test_analyses_rest_in_the_shadow():
+    plan = make_plan(analyses=(ACCURATE.model_dump(),), shadow__percent=20)
+    ended = run(world(), begin(plan))[-1]
+    assert ended.phase is Phase.ROLLED_BACK, "nothing is mirrored in this world"
+    assert "compared answers 0 < 20" in ended.reason

@@ -1,0 +1,149 @@
+"""A person's yes or no before 100 %: by a form in the Prefect UI or by a command.
+
+The run shows as paused and its page has the form, while its process goes on looking at the
+canary: that has up to half of the traffic, and is taken back if it fails meanwhile. Prefect's
+own suspension would leave it unwatched, is refused to a run inside another (a retraining), and
+nothing would wake the run at the deadline. `python -m flows approve|reject` writes into the
+ledger. Whichever comes first counts, and the other is told so.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Literal
+from uuid import UUID, uuid4
+
+from httpx import HTTPError
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import PrefectException
+from prefect.input import keyset_from_paused_state
+from prefect.runtime import flow_run
+from prefect.states import Paused, Running
+from pydantic import BaseModel, Field
+
+from deployments import connect
+from deployments.command import give
+from policy.config import Config
+from policy.errors import Refused
+from policy.state import Phase, Rollout, desired_weights
+from tasks import remote
+from tasks.controller import logger
+from tasks.rollout import hold
+
+Words = Annotated[str, Field(min_length=1, pattern=r"\S")]
+_AWAY = (HTTPError, PrefectException)
+
+
+class Decision(BaseModel, frozen=True, extra="forbid"):
+    """The form. No field has a default: Prefect would take an empty answer for consent."""
+
+    decision: Literal["approve", "reject"]
+    who: Words = Field(description="your name, for the ledger")
+    why: Words = Field(description="one sentence, for the ledger")
+
+
+class Form:
+    """The form on a run's page. Without a run, or while the server is away, there is none."""
+
+    def __init__(self, client: SyncPrefectClient, run: UUID) -> None:
+        self._client, self._run = client, run
+        self._asked = Paused(pause_key=uuid4().hex)
+        self._keys = keyset_from_paused_state(self._asked)
+        self._asked.state_details.run_input_keyset = {**self._keys}
+        self.open = False
+
+    def show(self, text: str) -> None:
+        """Pause the run's state, not its process. Raises what Prefect raises."""
+        schema = json.dumps(Decision.model_json_schema())
+        self._client.create_flow_run_input(self._run, self._keys["schema"], schema)
+        words = json.dumps(text)
+        self._client.create_flow_run_input(self._run, self._keys["description"], words)
+        self._client.set_flow_run_state(self._run, self._asked)
+        self.open = self._state_is("PAUSED")
+
+    def answer(self) -> Decision | None:
+        """The answer, once; None as long as nobody gave one."""
+        if not self.open or not self._state_is("RUNNING"):
+            return None
+        self.open = False
+        given = self._client.read_flow_run_input(self._run, self._keys["response"])
+        return Decision.model_validate_json(given)
+
+    def withdraw(self) -> None:
+        """Let the run go on without an answer."""
+        if self.open:
+            self._client.set_flow_run_state(self._run, Running())
+            self.open = False
+
+    def _state_is(self, kind: str) -> bool:
+        state = self._client.read_flow_run(self._run).state
+        return state is not None and state.type.value == kind
+
+
+@remote
+def approval(config: Config, rollout: Rollout) -> Rollout:
+    """Watch a canary that waits for a person, until one has spoken or it is taken back."""
+    if not flow_run.id:
+        return hold(config, rollout, _decided)
+    with get_client(sync_client=True) as client:
+        form = Form(client, UUID(str(flow_run.id)))
+        with _shown(form, rollout):
+            return hold(config, rollout, _decided, lambda: _take(config, rollout, form))
+
+
+def question(rollout: Rollout) -> str:
+    """What stands above the form."""
+    share = desired_weights(rollout).get(rollout.version, 0)
+    limit = rollout.plan.deadlines.approval_s
+    return (
+        f"May **{rollout.version}** take all traffic of {rollout.endpoint}? It has {share} % "
+        f"now, {rollout.stable or 'nothing'} the rest. Last window: {rollout.reason}.\n\n"
+        f"Without an answer it is taken back {limit:g} s after "
+        f"{rollout.entered_at:%Y-%m-%d %H:%M:%S} UTC. From a terminal: "
+        f'`python -m flows approve|reject --endpoint {rollout.endpoint} --why "…"`.'
+    )
+
+
+def _decided(rollout: Rollout) -> bool:
+    return rollout.phase is not Phase.AWAITING_APPROVAL
+
+
+@contextmanager
+def _shown(form: Form, rollout: Rollout) -> Iterator[None]:
+    try:
+        form.show(question(rollout))
+        logger().info("waiting for approval: the form stands on this run's page")
+    except _AWAY as error:
+        logger().warning("no form, answer by python -m flows approve|reject: %s", error)
+    try:
+        yield
+    finally:
+        try:
+            late = form.answer()
+            form.withdraw()
+            if late is not None:
+                _too_late(late, "it was decided before")
+        except _AWAY as error:
+            logger().warning("the form was not withdrawn: %s", error)
+
+
+def _take(config: Config, rollout: Rollout, form: Form) -> None:
+    """Write the form's answer, if there is one, into the ledger."""
+    try:
+        given = form.answer()
+    except _AWAY as error:
+        logger().warning("the form cannot be read now: %s", error)
+        return
+    if given is None:
+        return
+    try:
+        store = connect(config).store
+        give(store, rollout.endpoint, given.decision, given.who, given.why)
+    except Refused as error:
+        _too_late(given, str(error))
+
+
+def _too_late(given: Decision, why: str) -> None:
+    logger().warning(
+        "%s by %s (%s) came too late: %s", given.decision, given.who, given.why, why
+    )

@@ -1,0 +1,202 @@
+"""What people are asked and told during a rollout, on a real Prefect server."""
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from prefect import flow
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import get_client
+
+from deployments import command
+from flows.rollout import rollout
+from policy.errors import Refused, RolledBack
+from policy.state import Phase
+
+YES = {"decision": "approve", "who": "ada", "why": "looked at the answers"}
+
+
+@pytest.fixture
+def waiting(world):
+    """v1 serves, and v2 will ask before it takes all traffic."""
+    configure(world, "approval: false", "approval: true")
+    world.serve("v1")
+    world.register("v2")
+    return world
+
+
+def configure(world, old, new):
+    text = world.path.read_text()
+    assert old in text
+    world.path.write_text(text.replace(old, new))
+
+
+def roll_out(world):
+    return rollout("v2", "production", str(world.path))
+
+
+@contextmanager
+def somebody(act):
+    """`act` with the paused run's id as soon as there is one; its error is the test's."""
+    failed = []
+
+    def wait():
+        try:
+            act(paused_run())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(60)
+        if failed:
+            raise failed[0]
+
+
+def paused_run(limit_s=60):
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        with get_client(sync_client=True) as client:
+            runs = [run for run in client.read_flow_runs(limit=200) if run.state.is_paused()]
+        if runs:
+            return runs[0]
+        time.sleep(0.1)
+    raise AssertionError("no run asked for approval")
+
+
+def answer(run, values):
+    """What the form in the UI sends."""
+    with get_client(sync_client=True) as client:
+        reply = client.request(
+            "POST",
+            "/flow_runs/{id}/resume",
+            path_params={"id": run.id},
+            json={"run_input": values},
+        )
+    return reply.json()["status"]
+
+
+def last(world):
+    return world.ledger.endpoint("production").rollout
+
+
+def reasons(world):
+    return [r.event.rollout.reason for r in world.ledger.records if r.event.kind == "rollout"]
+
+
+def test_an_incomplete_form_is_refused_and_a_whole_one_approves(waiting):
+    def act(run):
+        assert last(waiting).phase is Phase.AWAITING_APPROVAL
+        assert waiting.production.weights() == {"v1": 50, "v2": 50}
+        for wrong in ({}, {**YES, "who": ""}, {**YES, "why": "  "}, {"decision": "approve"},
+                      {**YES, "decision": "perhaps"}):  # fmt: skip
+            assert answer(run, wrong) == "REJECT", wrong
+        assert answer(run, YES) == "ACCEPT"
+
+    with somebody(act):
+        assert roll_out(waiting) == "v2"
+    assert "approved by ada: looked at the answers" in reasons(waiting)
+    assert waiting.production.weights() == {"v2": 100}
+
+
+def test_a_form_that_says_no_takes_the_version_back(waiting):
+    with (
+        somebody(lambda run: answer(run, {**YES, "decision": "reject", "why": "odd"})),
+        pytest.raises(RolledBack, match="rejected by ada: odd"),
+    ):
+        roll_out(waiting)
+    assert waiting.production.weights() == {"v1": 100}
+
+
+def test_a_command_comes_first_and_the_form_is_told_so_even_in_a_run_inside_another(waiting):
+    @flow(name="outer")
+    def outer():
+        return roll_out(waiting)
+
+    told = []
+
+    def act(run):
+        command.give(waiting.store, "production", "approve", "grace", "measured it")
+        while last(waiting).phase is Phase.AWAITING_APPROVAL:
+            time.sleep(0.05)
+        deadline = time.monotonic() + 20
+        while answer(run, YES) != "ABORT" and time.monotonic() < deadline:
+            time.sleep(0.1)
+        told.append(answer(run, YES))
+        with pytest.raises(Refused, match="no rollout under way|cannot reject"):
+            command.give(waiting.store, "production", "reject", "ada", "too late")
+
+    with somebody(act):
+        assert outer() == "v2"
+    assert told == ["ABORT"]
+    assert "approved by grace: measured it" in reasons(waiting)
+    assert not any("ada" in reason for reason in reasons(waiting))
+
+
+def test_nobody_answers_and_the_deadline_takes_the_version_back(waiting):
+    configure(waiting, "approval_s: 600", "approval_s: 1")
+    with pytest.raises(RolledBack, match=r"awaiting-approval for .* s > 1 s"):
+        roll_out(waiting)
+    assert waiting.production.weights() == {"v1": 100}
+
+
+def test_a_version_that_fails_while_people_think_is_taken_back(waiting):
+    with (
+        somebody(lambda _run: waiting.production.broken.add("v2")),
+        pytest.raises(RolledBack, match="error_rate"),
+    ):
+        roll_out(waiting)
+    assert waiting.production.weights() == {"v1": 100}
+
+
+@pytest.fixture
+def hook():
+    """A receiver on loopback; the subjects that arrived, in order."""
+    subjects = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            subjects.append(body["subject"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format, *args):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    CustomWebhookNotificationBlock(
+        name="hook",
+        url=f"http://127.0.0.1:{server.server_port}",
+        json_data={"subject": "{{subject}}", "text": "{{body}}"},
+    ).save("hook", overwrite=True)
+    yield subjects
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_people_are_told_and_a_message_that_fails_changes_nothing(waiting, hook, caplog):
+    configure(waiting, "blocks: []", "blocks: [slack-webhook/nowhere, custom-webhook/hook]")
+    with somebody(lambda run: answer(run, YES)):
+        assert roll_out(waiting) == "v2"
+    assert hook == [
+        "production: v2 rollout started",
+        "production: v2 waiting for approval",
+        "production: v2 promoted",
+    ]
+    assert "not told by slack-webhook/nowhere" in caplog.text
+
+    hook.clear()
+    waiting.production.broken.add(waiting.register("v3"))
+    with pytest.raises(RolledBack):
+        rollout("v3", "production", str(waiting.path))
+    assert hook == ["production: v3 rollout started", "production: v3 taken back"]
