@@ -35,8 +35,14 @@ def run(
     parser = ArgumentParser(prog=f"python -m {_module(main)}", description=main.__doc__)
     for name in [*paths, *optional]:
         parser.add_argument(f"--{name}", type=Path, required=name in paths)
+    chosen = vars(parser.parse_args(arguments))
+    return guarded(lambda: main(**chosen))
+
+
+def guarded(work: Callable[[], object]) -> int:
+    """Do it and return the exit code, with the last words that the contract wants."""
     try:
-        main(**vars(parser.parse_args(arguments)))
+        work()
     except ModelError as error:
         return _last_words(error, error.exit_code)
     except MemoryError:

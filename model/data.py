@@ -6,6 +6,7 @@
 The second form reads every file of a finished data set and writes check.json.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 from model import checking, console, generating, manifest, settings
 from model.console import Progress
 from model.errors import BadInput
-from model.files import write_json
+from model.files import file_sha256, write_json
 
 
 def main(config: Path, output: Path, check: Path | None) -> None:
@@ -49,14 +50,41 @@ def _make(wanted: settings.Dataset, output: Path) -> None:
 
 
 def copy(source: Path, output: Path) -> manifest.DataSet:
-    """Bring a finished data set into `output`, by hard links where the disk allows it."""
+    """Bring a finished data set into `output`, by hard links where the disk allows it.
+
+    A converted one comes with its truth, so that the copy can be scored against too.
+    """
     data = manifest.read(source)
+    last = [*_truth(source), "manifest.parquet", "dataset.json"]
     names = sorted({name for split in manifest.SPLITS for name in _images(data, split)})
     with Progress("copy", len(names)) as progress:
-        for done, name in enumerate([*names, "manifest.parquet", "dataset.json"], start=-1):
+        for done, name in enumerate([*names, *last], start=1):
             _link(source / name, output / name)
-            progress.update(max(0, done))
+            progress.update(min(done, len(names)))
     return manifest.read(output)
+
+
+def _truth(source: Path) -> list[str]:
+    """What a conversion leaves beside the data set, held against its hash; [] if nothing."""
+    names = ["truth.parquet", "conversion.json"]
+    if not any((source / name).exists() for name in names):
+        return []
+    try:
+        expected = json.loads((source / "conversion.json").read_text())["truth_sha256"]
+        found = file_sha256(source / "truth.parquet")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{source}: truth.parquet or conversion.json is missing or damaged ({error})",
+            expected="both, or neither",
+            do="convert again",
+        ) from error
+    if found != expected:
+        raise BadInput(
+            f"{source}/truth.parquet has SHA-256 {found}",
+            expected=f"{expected} as conversion.json says",
+            do="convert again; the file changed after it was written",
+        )
+    return names
 
 
 def _images(data: manifest.DataSet, split: str) -> Sequence[str]:

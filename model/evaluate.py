@@ -1,6 +1,9 @@
-"""Score a trained model on questions that it never saw.
+"""Score a trained model on questions that it never saw, or a results file alone.
 
-python -m model.evaluate --config FILE --data DIR --model DIR --output DIR
+    python -m model.evaluate --config FILE --data DIR --model DIR --output DIR
+    python -m model.evaluate --benchmark vqav2 --predictions FILE --truth PATH --output DIR
+
+The second form is model/score.py.
 """
 
 import base64
@@ -146,5 +149,14 @@ def _request(data: Path, one: Answered) -> dict[str, object]:
     return {"instance": instance, "answer": one.answer, "family": one.family}
 
 
+def program(arguments: Sequence[str]) -> int:
+    """The program in either form; returns its exit code."""
+    if any(argument.startswith("--benchmark") for argument in arguments):
+        from model import score
+
+        return score.program(arguments)
+    return console.run(main, ["config", "data", "model", "output"], arguments=arguments)
+
+
 if __name__ == "__main__":
-    sys.exit(console.run(main, ["config", "data", "model", "output"]))
+    sys.exit(program(sys.argv[1:]))

@@ -25,5 +25,11 @@ def write_json(path: Path, value: object) -> None:
     write_whole(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, a block at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()

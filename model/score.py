@@ -1,46 +1,28 @@
 """Score a results file in a benchmark's official format, alone.
 
-    python -m model.score --benchmark vqav2 --predictions FILE --truth PATH --output DIR
+    python -m model.evaluate --benchmark vqav2 --predictions FILE --truth PATH --output DIR
 
 `--truth` is the official file (VQAv2: annotations; GQA: questions, or a folder of chunks;
 TextVQA, VizWiz: the split's file) or a data set that model.data converted. GQA also takes
 `--choices FILE` and `--consistency`.
 """
 
-import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from model import console
-from model.errors import ModelError
 from model.files import write_json
 from model.metrics.interval import Score
 from model.metrics.score import Scores, score
 from model.metrics.truth import BENCHMARKS
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def program(arguments: Sequence[str] | None = None) -> int:
     """Score, write predictions.parquet and scores.json, and return the exit code."""
-    try:
-        chosen = _parse(arguments)
-        run(
-            chosen.benchmark,
-            chosen.predictions,
-            chosen.truth,
-            chosen.output,
-            choices=chosen.choices,
-            consistency=chosen.consistency,
-        )
-    except ModelError as error:
-        return _last_words(error)
-    except OSError as error:
-        known = console.explain(error)
-        if known is None:
-            raise
-        return _last_words(known)
-    return 0
+    chosen = vars(_parser().parse_args(arguments))
+    return console.guarded(lambda: run(**chosen))
 
 
 def run(
@@ -97,8 +79,8 @@ def _accuracy(found: Score) -> dict[str, object]:
     }
 
 
-def _parse(arguments: Sequence[str] | None) -> Namespace:
-    parser = ArgumentParser(prog="python -m model.score", description=main.__doc__)
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m model.evaluate", description=program.__doc__)
     parser.add_argument("--benchmark", choices=BENCHMARKS, required=True)
     for name in ("predictions", "truth", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True)
@@ -106,13 +88,4 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument(
         "--consistency", action="store_true", help="GQA: needs answers to all questions"
     )
-    return parser.parse_args(arguments)
-
-
-def _last_words(error: ModelError) -> int:
-    console.log(f"error: {error}")
-    return error.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return parser

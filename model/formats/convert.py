@@ -1,6 +1,5 @@
 """From a benchmark's official files to a data set of ours, in bounded memory."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -9,7 +8,7 @@ from typing import TypeVar
 
 from model import manifest
 from model.errors import BadInput
-from model.files import write_json
+from model.files import file_sha256, write_json
 from model.formats import gqa, images
 from model.formats.question import truth_schema
 from model.formats.sources import Source, sources
@@ -27,7 +26,7 @@ _PLAIN = dict.fromkeys(range(0x20), " ")  # no control characters in the manifes
 def convert(format: str, source: Path, output: Path, on_progress: OnProgress) -> Path:
     """Convert the official files in `source` to a data set in `output` and return it.
 
-    Beside the data set of model/README.md it writes `truth.parquet`, with which model.score
+    Beside the data set of model/README.md it writes `truth.parquet`, with which model.evaluate
     scores without the official files, and `conversion.json`. Does nothing if the data set is
     finished; interrupted at any point, it goes on where it was.
 
@@ -138,12 +137,6 @@ def _write_truth(name: str, output: Path, staging: Staging) -> None:
             rows = [{**row.truth, "image": row.file, "split": row.split} for row in chunk]
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
     part.replace(output / "truth.parquet")
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, a block at a time."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _columns(staging: Staging, tell: OnProgress) -> Iterator[Mapping[str, list[object]]]:

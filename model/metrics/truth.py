@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from model import manifest
 from model.errors import BadInput
+from model.files import file_sha256
 from model.formats import gqa, textvqa, vizwiz, vqav2
-from model.formats.convert import file_sha256
 from model.formats.question import Question, table, truth_schema
 
 _READERS: dict[str, Callable[[Path], Iterable[Question]]] = {

@@ -1,4 +1,4 @@
-"""`python -m model.score` writes scores as the contract says, or one clear last line."""
+"""`model.evaluate --benchmark` writes scores as the contract says, or one last line."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 def run(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "model.score", *map(str, arguments)],
+        [sys.executable, "-m", "model.evaluate", *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,

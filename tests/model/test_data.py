@@ -232,6 +232,39 @@ def test_a_data_set_of_ours_can_be_brought_from_a_folder(
     assert (output / "dataset.json").stat().st_mtime_ns == done
 
 
+def with_truth(folder, said=b"what people said"):
+    (folder / "truth.parquet").write_bytes(said)
+    sealed = {"format": "vqav2", "truth_sha256": sha256_hex(b"what people said")}
+    (folder / "conversion.json").write_text(json.dumps(sealed))
+
+
+def test_what_a_conversion_left_comes_along(programs, copied, dataset_config, tmp_path):
+    with_truth(copied)
+    config, output = dataset_config(uri=str(copied), format="arr-coc"), tmp_path / "out"
+    assert programs.run("data", config, output=output).end() == 0
+    for name in ("truth.parquet", "conversion.json"):
+        assert (output / name).read_bytes() == (copied / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: with_truth(folder, b"what nobody said"), "truth.parquet has SHA-256"),
+        (lambda folder: (folder / "conversion.json").unlink(), "is missing or damaged"),
+        (lambda folder: (folder / "truth.parquet").unlink(), "is missing or damaged"),
+        (lambda folder: (folder / "conversion.json").write_text("[]"), "is missing or damaged"),
+    ],
+)
+def test_a_spoilt_truth_is_not_copied(programs, copied, dataset_config, tmp_path, spoil, said):
+    with_truth(copied)
+    spoil(copied)
+    config, output = dataset_config(uri=str(copied), format="arr-coc"), tmp_path / "out"
+    program = programs.run("data", config, output=output)
+    assert program.end() == 2
+    assert said in program.last_line
+    assert not output.exists()
+
+
 def test_sort_of_clevr_s_answers_follow_from_its_pictures():
     """Shapes, sides and distances are found again in the pixels, not in the generator."""
     pixels, _, asked = sort_of_clevr.draw(4, np.arange(30), 36)
