@@ -33,6 +33,8 @@ NOISE = (
     "Running ",
     "Deployment step",
     "All deployment steps",
+    "Task run failed with exception",  # the flow tells it once more
+    "Engine execution exited",
 )
 
 
