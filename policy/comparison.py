@@ -5,6 +5,7 @@ over goes on with it, and nothing is weighed twice. A block lies inside one wind
 the weights are constant: an incident hits both versions alike there.
 """
 
+from collections.abc import Mapping
 from math import exp, log
 
 from pydantic import BaseModel
@@ -71,6 +72,11 @@ def found_worse(evidence: Evidence, plan: Plan) -> str:
                 f"{margin:g} at {bet.canary[1]}: evidence {_shown(bet.worse)} > {needed:.0f}"
             )
     return ""
+
+
+def decides_at(plan: Plan) -> Mapping[str, float]:
+    """The log evidence at which each judged metric takes the canary back."""
+    return {name: -log(plan.judge.alpha * share) for name, share, _ in _judged(plan)}
 
 
 def not_proven(evidence: Evidence, plan: Plan) -> str:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from policy.gate import Score
-from policy.state import Row, Tally
 
 INK, CANARY, STABLE, LIMIT = "#33415c", "#d1495b", "#2e7d6b", "#8d99ae"
 
@@ -22,7 +21,7 @@ def embed(png: bytes) -> str:
 
 def learning_curves(rows: Sequence[Mapping[str, float | str]]) -> str:
     """Loss and accuracy over steps, from the rows of curves.csv."""
-    with _figure(7.2, 2.6, columns=2) as (axes, finish):
+    with figure(7.2, 2.6, columns=2) as (axes, finish):
         for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
             for split, color in (("train", STABLE), ("val", CANARY)):
                 points = [
@@ -43,7 +42,7 @@ def learning_curves(rows: Sequence[Mapping[str, float | str]]) -> str:
 
 def family_bars(families: Mapping[str, Score], accuracy_min: float) -> str:
     """Accuracy per family with its limit."""
-    with _figure(7.2, 0.6 + 0.32 * len(families)) as ((axis,), finish):
+    with figure(7.2, 0.6 + 0.32 * len(families)) as ((axis,), finish):
         names = list(families)
         values = [families[name].accuracy for name in names]
         colors = [STABLE if value >= accuracy_min else CANARY for value in values]
@@ -70,7 +69,7 @@ def ablation_dots(points: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     """One panel per family: a dot for each seed of each ablation."""
     names = list(dict.fromkeys(name for name, _ in points))
     families = list(points[0][1])
-    with _figure(1.5 * len(families) + 1.6, 0.8 + 0.3 * len(names), len(families)) as (
+    with figure(1.5 * len(families) + 1.6, 0.8 + 0.3 * len(names), len(families)) as (
         axes,
         finish,
     ):
@@ -86,56 +85,21 @@ def ablation_dots(points: Sequence[tuple[str, Mapping[str, float]]]) -> str:
 
 
 @contextmanager
-def _figure(width: float, height: float, columns: int = 1) -> Iterator[tuple[Any, list[str]]]:
+def figure(
+    width: float, height: float, columns: int = 1, rows: int = 1
+) -> Iterator[tuple[Any, list[str]]]:
     """Give the axes to draw on; afterwards the list holds the markdown of the picture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(1, columns, 1 + column) for column in range(columns)]
+    drawn = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(drawn)
+    axes = [drawn.add_subplot(rows, columns, 1 + place) for place in range(rows * columns)]
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(colors=INK, labelsize=8)
     finished: list[str] = []
     yield axes, finished
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    drawn.savefig(buffer, format="png")
     finished.append(embed(buffer.getvalue()))
-
-
-def rollout_windows(windows: Sequence[Row]) -> str:
-    """Weight, error rate and share of right answers of canary and stable, window by window."""
-    with _figure(8.4, 2.6, columns=3) as (axes, finish):
-        numbers = range(1, len(windows) + 1)
-        axes[0].step(numbers, [row.weight for row in windows], where="mid", color=INK)
-        axes[0].set_ylim(0, 104)
-        axes[0].set_title("weight, percent", fontsize=9)
-        for axis, title, value in (
-            (axes[1], "errors, share of attempts", _error_rate),
-            (axes[2], "right answers, share of labels", _accuracy),
-        ):
-            for name, color in (("canary", CANARY), ("stable", STABLE)):
-                points = [
-                    (number, value(tally))
-                    for number, row in zip(numbers, windows, strict=True)
-                    if (tally := getattr(row, name)) is not None and value(tally) is not None
-                ]
-                if points:
-                    axis.plot(*zip(*points, strict=True), "o-", color=color, label=name, ms=4)
-            axis.set_ylim(-0.03, 1.03)
-            axis.set_title(title, fontsize=9)
-            if axis.get_legend_handles_labels()[0]:
-                axis.legend(frameon=False, fontsize=8)
-        for axis in axes:
-            axis.set_xlabel("window")
-            axis.set_xticks(list(numbers))
-    return finish[0]
-
-
-def _error_rate(tally: Tally) -> float | None:
-    return tally.errors / tally.requests if tally.requests else None
-
-
-def _accuracy(tally: Tally) -> float | None:
-    return tally.correct / tally.labels if tally.labels else None

@@ -9,18 +9,21 @@ from policy.config import Config
 from policy.ledger import RolloutChanged
 from policy.state import Phase, Rollout, Row, Tally, rows
 from tasks import remote
-from tasks.pictures import rollout_windows
+from tasks.timeline import Times, rollout_timeline
 
 
 @remote
 def rollout_report(config: Config, rollout: Rollout) -> None:
     """Publish the report and tell others by an event how the rollout ended."""
     records = ledger.read(connect(config).store).records
-    changes = [record.event for record in records if isinstance(record.event, RolloutChanged)]
-    windows = rows(change.rollout for change in changes if change.rollout.id == rollout.id)
+    ours = [
+        (record.at, record.event.rollout)
+        for record in records
+        if isinstance(record.event, RolloutChanged) and record.event.rollout.id == rollout.id
+    ]
     create_markdown_artifact(
         key=f"rollout-{rollout.endpoint}",
-        markdown=report(rollout, windows),
+        markdown=report(ours),
         description=f"{rollout.version}: {rollout.phase}",
     )
     emit_event(
@@ -36,12 +39,14 @@ def rollout_report(config: Config, rollout: Rollout) -> None:
     )
 
 
-def report(rollout: Rollout, windows: tuple[Row, ...]) -> str:
-    """The markdown of one report."""
+def report(records: Times) -> str:
+    """The markdown of one report, from the rollout's records with their times, in order."""
+    rollout = records[-1][1]
+    windows = rows(record for _, record in records)
     ends = {Phase.DONE: "promoted", Phase.ROLLED_BACK: "**taken back**"}
     lines = "\n".join(_line(number, row) for number, row in enumerate(windows, 1))
     reasons = "\n".join(f"{n}. {row.verdict}: {row.reason}" for n, row in enumerate(windows, 1))
-    picture = rollout_windows(windows) if windows else ""
+    picture = rollout_timeline(records) if windows else ""
     seconds = (rollout.entered_at - rollout.started_at).total_seconds()
     end = ends.get(rollout.phase, rollout.phase)
     return f"""# {rollout.version} on {rollout.endpoint}: {end}
