@@ -7,7 +7,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ from model.files import sha256_hex, write_json, write_whole
 from model.learner import Learner
 from model.network.network import Network, Sizes
 from model.settings import Tracking, TrainSettings
+from model.steps import Resume, Steps
 from model.watch import Curves, Saving
 
 PACKAGES = ("torch", "lightning", "numpy", "pyarrow", "pillow", "safetensors", "wandb")
@@ -58,11 +59,12 @@ def _train(
     learner = _learner(settings, sizes, identity(settings, data.fingerprint))
     progress.phase("train")
     model = settings.model
-    curves = Curves(pools["val"], model.early_stopping, model.steps_max, progress)
+    done = Steps(output)
+    curves = Curves(pools["val"], model.early_stopping, model.steps_max, progress, done)
     with _alone(output, learner.rank):
         weights = _fit(settings, output, learner, pools["train"], curves, saving)
         if learner.rank == 0:
-            _write(settings, output, weights, sizes, words, data, curves)
+            _write(settings, output, weights, sizes, words, data, curves, done.resumes)
 
 
 def identity(settings: TrainSettings, fingerprint: str) -> str:
@@ -109,7 +111,7 @@ def _fit(
     place = shelf(settings.checkpointing.uri, output)
     newest = newest_whole(place)
     name, step = newest or (None, 0)
-    log(f"going on from step {step}" if newest else "starting at step 0")
+    log(f"the newest checkpoint is of step {step}" if newest else "no checkpoint; from step 0")
     batches = Batches(
         source,
         settings.seed,
@@ -208,7 +210,7 @@ def _alone(output: Path, rank: int) -> Iterator[None]:
 
 def _write(
     settings: TrainSettings, output: Path, weights: dict[str, torch.Tensor], sizes: Sizes,
-    words: list[str], data: manifest.DataSet, curves: Curves,
+    words: list[str], data: manifest.DataSet, curves: Curves, resumes: Sequence[Resume],
 ) -> None:  # fmt: skip
     trained.save(output, sizes, weights, words, data.answers, data.fingerprint)
     write_whole(output / "curves.csv", curves.csv().encode())
@@ -224,7 +226,8 @@ def _write(
             "parameters": sum(x.numel() for x in weights.values()),
             "data_fingerprint": data.fingerprint,
             "validation_accuracy": curves.validation_accuracy,
-            "resumed_from_steps": curves.resumed_from,
+            "resumed_from_steps": [one.step for one in resumes],
+            "lost_steps": [one.lost for one in resumes],
             "wandb_run_id": wandb_run_id(output) if tracked else "",
             "packages": {"python": platform.python_version()}
             | {n: version(n) for n in PACKAGES},

@@ -16,6 +16,7 @@ from model.console import Progress, log
 from model.errors import Stopped
 from model.learner import Learner, count_right
 from model.settings import EarlyStopping
+from model.steps import Resume, Steps
 
 CURVE_EVERY_STEPS = 10
 VALIDATION_IMAGES = 128
@@ -26,21 +27,30 @@ class Curves(pl.Callback):
     """Losses and accuracies, early stopping and progress; its state is in the checkpoints."""
 
     def __init__(
-        self, pool: Pool, stopping: EarlyStopping, steps: int, progress: Progress
+        self,
+        pool: Pool,
+        stopping: EarlyStopping,
+        steps: int,
+        progress: Progress,
+        done: Steps,
     ) -> None:
+        self._done = done
         self._pool, self._stopping, self._steps = pool, stopping, steps
         self._progress = progress
         self._started = time.monotonic(), time.process_time()
         self._spent = (0.0, 0.0)
         self.rows: list[list[float | int | str]] = []
         self.best, self.stale = -1.0, 0
-        self.resumed_from: list[int] = []
+        self._resumes: list[Resume] = []
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.monotonic(), time.process_time()
-        if trainer.global_step:
-            self.resumed_from.append(trainer.global_step)
+        if trainer.is_global_zero:
+            resume = self._done.begin(trainer.global_step, self._resumes)
+            self._resumes = self._done.resumes
+            if resume:
+                log(resume.words)
 
     @override
     def on_train_batch_end(
@@ -54,6 +64,8 @@ class Curves(pl.Callback):
         learner, step = _learner(pl_module), trainer.global_step
         if (batch.number + 1) % trainer.accumulate_grad_batches:
             return
+        if trainer.is_global_zero:
+            self._done.done(step)
         self._progress.update(
             step, loss=round(float(learner.seen_3[0]), 4), best=max(self.best, 0.0)
         )
@@ -73,13 +85,15 @@ class Curves(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "rows": self.rows, "best": self.best, "stale": self.stale,
-            "resumed_from": self.resumed_from, "spent": list(self.seconds()),
+            "resumes": [[one.step, one.lost] for one in self._resumes],
+            "spent": list(self.seconds()),
         }  # fmt: skip
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.best = list(state_dict["rows"]), state_dict["best"]
-        self.stale, self.resumed_from = state_dict["stale"], list(state_dict["resumed_from"])
+        self.stale = state_dict["stale"]
+        self._resumes = [Resume(step, lost) for step, lost in state_dict["resumes"]]
         wall, processor = state_dict["spent"]
         self._spent = (wall, processor)
 

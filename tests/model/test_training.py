@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from model.files import sha256_hex
+from model.steps import Resume, Steps
 from tests.model.runner import Runner
 
 
@@ -19,6 +20,15 @@ def curves(folder):
 
 def resumed(folder):
     return json.loads((folder / "training.json").read_text())["resumed_from_steps"]
+
+
+def lost(folder):
+    return json.loads((folder / "training.json").read_text())["lost_steps"]
+
+
+def reached(folder):
+    """The last step that the run wrote down."""
+    return int((folder / "steps.log").read_text().splitlines()[-1])
 
 
 def checkpoints(folder):
@@ -43,7 +53,7 @@ def test_a_finished_training_says_how_it_went(through):
     _, output, program = through
     record = json.loads((output / "training.json").read_text())
     assert record["steps"] == 30
-    assert record["resumed_from_steps"] == []
+    assert record["resumed_from_steps"] == record["lost_steps"] == []
     assert 0 <= record["validation_accuracy"] <= 1
     assert [p["done"] for p in program.progress] == sorted(p["done"] for p in program.progress)
     assert program.progress[-1] | {"done": 30, "of": 30} == program.progress[-1]
@@ -68,9 +78,11 @@ def test_killed_with_9_it_reaches_the_same_end(
     program.kill()
     assert program.end() == -signal.SIGKILL
     assert not (output / "training.json").exists()
+    done, saved = reached(output), step(checkpoints(output)[-1])
     again = programs.run("train", config, data=small_data, output=output)
     assert again.end() == 0, again.text
-    assert len(resumed(output)) == 1
+    assert (resumed(output), lost(output)) == ([saved], [done - saved])
+    assert f"went on from step {saved}; {done - saved} steps done" in again.text
     assert curves(output) == curves(undisturbed)
     assert weights(output) == weights(undisturbed)
 
@@ -84,12 +96,14 @@ def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(
     program.wait_for(lambda: len(checkpoints(output)) == 2)
     program.kill()
     program.end()
+    done = reached(output)
     before, newest = checkpoints(output)
     newest.write_bytes(newest.read_bytes()[:-100])
     again = programs.run("train", config, data=small_data, output=output)
     assert again.end() == 0, again.text
     assert f"checkpoint {newest.name} is damaged; falling back" in again.text
-    assert resumed(output) == [step(before)]
+    assert (resumed(output), lost(output)) == ([step(before)], [done - step(before)])
+    assert lost(output) > [0]
     assert weights(output) == weights(undisturbed)
 
 
@@ -105,8 +119,55 @@ def test_sigterm_saves_and_exits_with_75(through, programs, small_data, train_co
     (saved,) = checkpoints(output)
     again = programs.run("train", never, data=small_data, output=output)
     assert again.end() == 0, again.text
-    assert resumed(output) == [step(saved)]
+    assert (resumed(output), lost(output)) == ([step(saved)], [0])
     assert weights(output) == weights(undisturbed)
+
+
+def test_killed_again_and_again_it_counts_every_lost_step(
+    programs, small_data, train_config, tmp_path
+):
+    output, reaches = tmp_path / "trained", []
+    never = train_config(checkpointing__every_s=1e6)
+    for wanted in (3, 5):
+        program = programs.start("train", never, data=small_data, output=output)
+        program.wait_for(lambda least=wanted: since_start(output) >= least)
+        program.kill()
+        program.end()
+        reaches.append(reached(output))
+    assert programs.run("train", never, data=small_data, output=output).end() == 0
+    assert (resumed(output), lost(output)) == ([0, 0], reaches)
+
+
+def since_start(folder):
+    """Steps done since the last restart."""
+    log = folder / "steps.log"
+    lines = log.read_text().splitlines() if log.is_file() else []
+    marks = [n for n, line in enumerate(lines) if line.startswith("from")]
+    return len(lines) - (marks[-1] + 1 if marks else 0)
+
+
+@pytest.mark.parametrize(
+    ("log", "step", "known", "expected"),
+    [
+        (None, 0, [], []),
+        (None, 120, [], [(120, None)]),
+        (None, 120, [Resume(60, 3)], [(60, 3), (120, None)]),
+        ("1\n2\n3\n", 0, [], [(0, 3)]),
+        ("1\n2\n3\n", 3, [], [(3, 0)]),
+        ("1\n2\nfrom 1 lost 1\n2\n3\n", 1, [Resume(9, 9)], [(1, 1), (1, 2)]),
+        ("1\n2\nfrom 1 lost 1\n", 1, [], [(1, 1), (1, 0)]),
+        ("from 7 lost ?\n8\n9", 8, [], [(7, None), (8, 1)]),
+    ],
+)
+def test_lost_steps_are_told_from_the_run_s_own_log(tmp_path, log, step, known, expected):
+    if log is not None:
+        (tmp_path / "steps.log").write_text(log)
+    steps = Steps(tmp_path)
+    steps.begin(step, known)
+    assert [(one.step, one.lost) for one in steps.resumes] == expected
+    again = Steps(tmp_path)  # killed at once
+    again.begin(step, [])
+    assert [(one.step, one.lost) for one in again.resumes][: len(expected)] == expected
 
 
 def test_only_the_newest_checkpoints_are_kept(through):
