@@ -1,0 +1,245 @@
+"""Ten bad canaries and ten good ones, live: real Envoy, real HTTP, steady load from clients.
+
+    python tests/benchmarks/rollout_trials.py [all]
+
+Prints how each trial ended, what clients saw, and how long a rollback by hand takes. Without
+`all` three of each kind. Servers are stand-ins for the model; everything else is the product.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from deployments import ledger, local, releases
+from deployments.local import stack
+from deployments.local.layout import layout_of
+from deployments.local.programs import Supervisor
+from deployments.store import open_store
+from policy.ledger import Registered
+from policy.state import Phase, finished
+from tasks import rollout as tasks
+from tests.local.fixtures import configured
+from tests.local.load import load
+
+SERVER = "tests.e2e.trial_server"
+BAD = {
+    "errors under traffic": {"after": 20, "late_fails_every": 3},
+    "wrong answers": {"answer": "nonsense"},
+    "degrades while it is watched": {"fails_once_there_is": "FLAG"},
+    "wrong answers under traffic": {"after": 20, "wrong_every": 2},
+    "slow under traffic": {"after": 20, "late_delay_s": 3},
+    "never ready": {"ready_after_s": 10_000},
+    "crashes at its start": {"exit": 3},
+    "crashes under traffic": {"after": 20, "dies_every": 5},
+    "another input schema": {"schema": "image_id"},
+    "a damaged release": {"damaged": True},
+}
+GOOD = {
+    "plain": {},
+    "wrong once in twenty": {"wrong_every": 20},
+    "fails once in two hundred": {"after": 30, "late_fails_every": 200},
+    "starts slowly": {"ready_after_s": 1.5},
+    "takes 2 ms": {"delay_s": 0.002},
+    "takes 5 ms": {"delay_s": 0.005},
+    "takes 10 ms": {"delay_s": 0.01},
+    "takes 20 ms": {"delay_s": 0.02},
+    "takes 40 ms": {"delay_s": 0.04},
+    "plain again": {},
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    name: str
+    good: bool
+    ended: Phase
+    reason: str
+    took_s: float
+    sent: int
+    failed: int
+
+    @property
+    def right(self) -> bool:
+        return self.ended is (Phase.DONE if self.good else Phase.ROLLED_BACK)
+
+
+class Trials:
+    """A production endpoint with its load; versions come one after another."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        config = configured(root)
+        plan = config.rollout
+        quick = {
+            "bake_s": 2.0,
+            "look_s": 0.25,
+            "watch": plan.watch.model_copy(update={"s": 3.0}),
+            "deadlines": plan.deadlines.model_copy(update={"deploying_s": 8.0}),
+        }
+        self.config = config.model_copy(update={"rollout": plan.model_copy(update=quick)})
+        self.store = open_store(str(root))
+        self.place = local.connect(self.config, server=SERVER)
+        self.endpoint = self.place.endpoint("production")
+        self.count = 0
+
+    def register(self, behaviour: dict) -> str:
+        self.count += 1
+        version = f"v{self.count}"
+        folder = self.root / "made" / version
+        folder.mkdir(parents=True)
+        (folder / "behaviour.json").write_text(json.dumps({"version": version, **behaviour}))
+        lines = [
+            {"instance": {"question": f"q{n}"}, "answer": f"q{n}", "family": "echo"}
+            for n in range(10)
+        ]
+        (folder / "requests.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+        digest = releases.seal(folder)
+        releases.publish(self.store, folder, digest)
+        if behaviour.get("damaged"):
+            (self.root / "releases" / digest / "behaviour.json").write_text("{}")
+        event = Registered(
+            version=version, digest=digest, accuracy=1, families={}, reasons=(), lineage={}
+        )
+        ledger.append(self.store, lambda _state: event, by="a trial")
+        return version
+
+    def drive(self, state) -> None:
+        with tasks.traffic(self.config, state):
+            while not finished(state):
+                state = tasks.step.fn(self.config, state)
+            tasks.settle.fn(self.config, state)
+
+    def roll_out(self, version: str) -> None:
+        self.drive(tasks.begin.fn(self.config, "production", version, "a trial"))
+
+    def now(self):
+        return ledger.read(self.store).endpoint("production")
+
+    def trial(self, name: str, good: bool) -> Trial:
+        """One version on its way, with clients asking all the time."""
+        behaviour = dict((GOOD if good else BAD)[name])
+        flag = self.root / f"flag-{self.count}"
+        if behaviour.get("fails_once_there_is"):
+            behaviour["fails_once_there_is"] = str(flag)
+        version, before = self.register(behaviour), self.now().stable
+        start = time.monotonic()
+        with load(self.endpoint.url, threads=3, pause_s=0.02) as seen, self.degrading(flag):
+            self.roll_out(version)
+            time.sleep(0.3)
+        rollout = self.now().rollout
+        serves = version if rollout.phase is Phase.DONE else before
+        assert dict(self.endpoint.weights()) == {serves: 100}, "and that is what serves"
+        assert list(self.endpoint.deployed()) == [serves]
+        return Trial(
+            name, good, rollout.phase, rollout.reason, time.monotonic() - start,
+            seen.sent, seen.failed,
+        )  # fmt: skip
+
+    @contextmanager
+    def degrading(self, flag: Path) -> Iterator[None]:
+        """Make the flag as soon as the version is watched at 100 %."""
+        over = threading.Event()
+
+        def wait() -> None:
+            while not over.wait(0.1):
+                if (r := self.now().rollout) and r.phase is Phase.WATCHING:
+                    flag.touch()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def rolled_back_by_hand(self) -> tuple[float, int]:
+        """Seconds until the version before has all traffic, and how many requests failed."""
+        before = self.now().before
+        took: list[float] = []
+        start = time.monotonic()
+
+        def wait() -> None:
+            while dict(self.endpoint.weights()) != {before: 100}:
+                time.sleep(0.02)
+            took.append(time.monotonic() - start)
+
+        watcher = threading.Thread(target=wait)
+        with load(self.endpoint.url, threads=3, pause_s=0.02) as seen:
+            watcher.start()
+            self.drive(tasks.begin_rollback.fn(self.config, "production", "ada", "a trial"))
+            watcher.join(60)
+        return took[0], seen.failed
+
+    def aborted_by_hand(self) -> float:
+        """The same while a canary has a share: seconds until stable has all traffic."""
+        version, stable = self.register({}), self.now().stable
+        controller = threading.Thread(target=self.roll_out, args=(version,))
+        controller.start()
+        while not self.endpoint.weights().get(version):
+            time.sleep(0.05)
+        start = time.monotonic()
+        tasks.begin_rollback.fn(self.config, "production", "ada", "a trial")
+        while dict(self.endpoint.weights()) != {stable: 100}:
+            time.sleep(0.02)
+        took_s = time.monotonic() - start
+        controller.join(60)
+        return took_s
+
+
+@contextmanager
+def trials() -> Iterator[Trials]:
+    """A stack of its own with one good version serving; gone afterwards."""
+    root = Path(tempfile.mkdtemp(prefix="arr"))
+    made = Trials(root)
+    layout = layout_of(made.config.root)
+    try:
+        stack.start_programs(made.config, stack.endpoint_programs(made.config, layout))
+        stack.wait_for_endpoints(made.config, lambda line: None)
+        with patch("tasks.rollout.connect", lambda _config: made.place):
+            made.roll_out(made.register({}))
+            yield made
+    finally:
+        Supervisor(layout).shutdown()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def all_trials(made: Trials, number: int) -> Iterator[Trial]:
+    """Bad and good by turns, `number` of each."""
+    for bad, good in zip([*BAD][:number], [*GOOD][:number], strict=True):
+        yield made.trial(bad, good=False)
+        yield made.trial(good, good=True)
+
+
+def main(number: int) -> int:
+    with trials() as made:
+        done = []
+        for trial in all_trials(made, number):
+            done.append(trial)
+            kind, mark = "good" if trial.good else "bad", "ok" if trial.right else "WRONG"
+            print(
+                f"{mark:5} {kind:4} {trial.name:30} {trial.ended:12} {trial.took_s:5.1f} s  "
+                f"{trial.failed} of {trial.sent} failed  {trial.reason[:110]}", flush=True,
+            )  # fmt: skip
+        took_s, failed = made.rolled_back_by_hand()
+        aborted_s = made.aborted_by_hand()
+    right = sum(trial.right for trial in done)
+    print(f"{right} of {len(done)} decided right; clients: {sum(t.failed for t in done)} of "
+          f"{sum(t.sent for t in done)} requests failed")  # fmt: skip
+    print(f"rollback by hand: {took_s:.2f} s until the version before has all traffic, "
+          f"{failed} failed; of a canary: {aborted_s:.2f} s")  # fmt: skip
+    return 0 if right == len(done) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(10 if sys.argv[1:] == ["all"] else 3))
