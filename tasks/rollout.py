@@ -17,7 +17,7 @@ from deployments import Place, Release, connect, ledger, releases
 from deployments.replay import replaying
 from policy.commands import abort, promote_now
 from policy.config import Config
-from policy.errors import Refused, RolledBack
+from policy.errors import Refused, ReleaseError, RolledBack
 from policy.ledger import Ledger, RolloutChanged
 from policy.ledger import begin as begin_or_resume
 from policy.plans import at_once, plan_for
@@ -139,7 +139,12 @@ def traffic(config: Config, rollout: Rollout) -> Iterator[None]:
     if finished(rollout) or not rollout.plan.replay_per_s:
         yield
         return
-    folder = _bring(connect(config), config, rollout.version)
+    try:
+        folder = _bring(connect(config), config, rollout.version)
+    except ReleaseError as error:  # the controller finds the same and takes it back
+        logger().warning("no questions are replayed: %s", error)
+        yield
+        return
     with replaying(
         config, rollout.endpoint, folder / "requests.jsonl", rollout.plan.replay_per_s
     ):
