@@ -34,6 +34,8 @@ class Batch(NamedTuple):
     answer_BQ: Tensor  # -1: no question here, or an answer that training never saw
     asked_BQ: Tensor  # bool: whether there is a question
     region_BQ: Tensor  # where what is asked about lies; -1: unknown
+    box_BQ4: Tensor  # of what is asked about, and of what the answer is about: from -1 to 1;
+    answer_box_BQ4: Tensor  # empty where the data set does not tell what that is
     whole_images: int
     whole_questions: int
 
@@ -65,11 +67,17 @@ class Pool:
         pictures = [self._image(i) for i in mine]
         size_B2 = np.array([size for _, size in pictures])
         region_BQ = np.where(asked_BQ, _region(self.split.box_N4[row_BQ], size_B2), UNKNOWN)
+        answer_box_BQ4 = self.split.answer_box_N4[row_BQ]
+        told_BQ1 = asked_BQ[..., None] & (answer_box_BQ4.min(axis=-1, keepdims=True) >= 0)
+        boxes = [
+            torch.from_numpy(np.where(told_BQ1, _relative(box_BQ4, size_B2), 0.0))
+            for box_BQ4 in (self.split.box_N4[row_BQ], answer_box_BQ4)
+        ]
         image_BPP3 = np.stack([pixels for pixels, _ in pictures])
         return Batch(
             number, torch.from_numpy(image_BPP3), torch.from_numpy(word_BQL),
             torch.from_numpy(answer_BQ), torch.from_numpy(asked_BQ),
-            torch.from_numpy(region_BQ), len(images), int(counts.sum()),
+            torch.from_numpy(region_BQ), boxes[0], boxes[1], len(images), int(counts.sum()),
         )  # fmt: skip
 
     def rows(self, images: Sequence[int], Q: int) -> np.ndarray:
@@ -129,6 +137,12 @@ def dice(seed: int, number: int) -> torch.Generator:
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, of: int) -> np.ndarray:
     return torch.randperm(of, generator=dice(seed, 2**32 + epoch)).numpy()
+
+
+def _relative(box_BQ4: np.ndarray, size_B2: np.ndarray) -> np.ndarray:
+    """Boxes from pixels to -1 to 1."""
+    size_B14 = np.tile(size_B2, 2)[:, None]
+    return (2 * box_BQ4 / size_B14 - 1).astype(np.float32)
 
 
 def _region(box_BQ4: np.ndarray, size_B2: np.ndarray) -> np.ndarray:

@@ -86,7 +86,7 @@ def _columns(
     per_picture = len(asked) // len(numbers)
     where = [question.picture for question in asked]
     boxes = zip(*(question.box for question in asked), strict=True)
-    return {
+    columns: dict[str, Sequence[object]] = {
         "question_id": [
             f"{numbers[n]:06d}-{row % per_picture:02d}" for row, n in enumerate(where)
         ],
@@ -98,6 +98,10 @@ def _columns(
         "family": [question.family for question in asked],
         **dict(zip(manifest.BOX, boxes, strict=True)),
     }
+    told = [question.answer_box for question in asked if question.answer_box is not None]
+    if told:
+        columns |= dict(zip(manifest.ANSWER_BOX, zip(*told, strict=True), strict=True))
+    return columns
 
 
 def _split(number: int, images: int) -> str:

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from model.files import sha256_hex, write_json
 TEXTS = ("question_id", "split", "image", "image_sha256", "question", "answer", "family")
 BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
 COLUMNS = pa.schema([(name, pa.string()) for name in TEXTS] + [(n, pa.int32()) for n in BOX])
+ANSWER_BOX = ("answer_x0", "answer_y0", "answer_x1", "answer_y1")  # all four, or none
+WITH_ANSWER_BOX = pa.schema([*COLUMNS, *[(n, pa.int32()) for n in ANSWER_BOX]])
 SPLITS = ("train", "val", "test")
 ANSWERS_MAX = 3129  # what the winners of VQA challenges kept, Teney et al. 2017
 AT_ONCE = 65536
@@ -61,6 +63,7 @@ class Split:
     family_N: np.ndarray
     families: tuple[str, ...]
     box_N4: np.ndarray
+    answer_box_N4: np.ndarray  # -1 where the data set does not tell
 
     def image_of(self, row: int) -> int:
         return int(np.searchsorted(self.first_I, row, side="right")) - 1
@@ -79,9 +82,12 @@ def write(folder: Path, kind: str, chunks: Iterable[Mapping[str, Sequence[object
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / ".manifest.parquet.part"
     summary = _Summary()
-    with pq.ParquetWriter(part, COLUMNS) as writer:
-        for chunk in chunks:
-            batch = pa.RecordBatch.from_pydict(dict(chunk), schema=COLUMNS)
+    chunks = iter(chunks)
+    first = dict(next(chunks))
+    schema = WITH_ANSWER_BOX if ANSWER_BOX[0] in first else COLUMNS
+    with pq.ParquetWriter(part, schema) as writer:
+        for chunk in chain([first], chunks):
+            batch = pa.RecordBatch.from_pydict(dict(chunk), schema=schema)
             summary.add(batch)
             writer.write_batch(batch)
     part.replace(folder / "manifest.parquet")
@@ -115,7 +121,7 @@ def read_split(data: DataSet, name: str) -> Split:
 
     Raises BadInput for a split without questions, or of a single answer.
     """
-    table = pa.Table.from_batches(_batches(data.folder, name), schema=COLUMNS)
+    table = _table(data.folder, name)
     if not table.num_rows:
         raise BadInput(
             f"{data.folder}: split {name!r} is empty", expected="at least one question"
@@ -133,10 +139,13 @@ def read_split(data: DataSet, name: str) -> Split:
         )
     family_N, families = _coded(table, "family")
     box_N4 = np.stack([table[name].to_numpy() for name in BOX], axis=1)
+    answer_box_N4 = np.full_like(box_N4, -1)
+    if ANSWER_BOX[0] in table.schema.names:
+        answer_box_N4 = np.stack([table[name].to_numpy() for name in ANSWER_BOX], axis=1)
     return Split(
         images, tuple(hashes), np.append(first_I, len(image_N)),
         tuple(table["question_id"].to_pylist()),
-        question_N, questions, answer_N, answers, family_N, families, box_N4,
+        question_N, questions, answer_N, answers, family_N, families, box_N4, answer_box_N4,
     )  # fmt: skip
 
 
@@ -179,7 +188,7 @@ def _batches(folder: Path, split: str | None = None) -> Iterator[pa.RecordBatch]
     path = folder / "manifest.parquet"
     try:
         with pq.ParquetFile(path) as file:
-            if not file.schema_arrow.equals(COLUMNS):
+            if file.schema_arrow not in (COLUMNS, WITH_ANSWER_BOX):
                 raise BadInput(
                     f"{path} has columns {file.schema_arrow.names}",
                     expected=f"{COLUMNS.names} as in model/README.md",
@@ -192,6 +201,11 @@ def _batches(folder: Path, split: str | None = None) -> Iterator[pa.RecordBatch]
             expected="a whole Parquet file",
             do="make the data set again",
         ) from error
+
+
+def _table(folder: Path, split: str) -> pa.Table:
+    batches = list(_batches(folder, split))
+    return pa.Table.from_batches(batches, schema=None if batches else COLUMNS)
 
 
 class _Summary:
@@ -236,7 +250,7 @@ class _Summary:
 
 def _lines(batch: pa.RecordBatch) -> bytes:
     """The rows as text. Raises BadInput if it could be read in two ways."""
-    columns = [batch[name].to_pylist() for name in COLUMNS.names]
+    columns = [batch[name].to_pylist() for name in batch.schema.names]
     rows = zip(*columns, strict=True)
     text = "".join("\x1f".join(map(str, row)) + "\n" for row in rows)
     separators = text.count("\n"), text.count("\x1f")

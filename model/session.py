@@ -71,6 +71,8 @@ def identity(settings: TrainSettings, fingerprint: str) -> str:
     """What must be equal for a checkpoint to be gone on from; places and speed may differ."""
     model = settings.model.model_dump()
     model["hyperparameters"].pop("workers")
+    if not settings.model.hyperparameters.glance:
+        model["hyperparameters"].pop("glance")  # as it was before there was one
     return sha256_hex(json.dumps([model, settings.seed, fingerprint], sort_keys=True).encode())
 
 
@@ -82,7 +84,9 @@ def quiet() -> None:
 
 def _sizes(settings: TrainSettings, words: list[str], data: manifest.DataSet) -> Sizes:
     chosen = settings.model.hyperparameters
-    return Sizes(chosen.width, len(words) + 1, len(data.answers), chosen.ablation)
+    return Sizes(
+        chosen.width, len(words) + 1, len(data.answers), chosen.ablation, chosen.glance
+    )
 
 
 def _learner(settings: TrainSettings, sizes: Sizes, identity: str) -> Learner:

@@ -42,11 +42,15 @@ class EarlyStopping(_Section):
 
 
 class Hyperparameters(_Section):
-    """`workers` are processes that read images ahead; 0 reads in the training process."""
+    """`workers` are processes that read images ahead; 0 reads in the training process.
+
+    `glance` came later; without it a configuration means what it always did.
+    """
 
     width: Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
     ablation: Ablation
     workers: Count
+    glance: bool = False
 
 
 class Model(_Section):

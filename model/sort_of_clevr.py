@@ -31,6 +31,7 @@ COLOURS = {
 SHAPES = ("square", "circle")
 FAMILIES = ("shape", "closest", "side", "furthest", "height", "count")
 QUESTIONS_MAX = len(FAMILIES) * len(COLOURS)
+NOWHERE = (-1, -1, -1, -1)
 TEXTS = {
     "shape": "what is the shape of the {} object",
     "side": "is the {} object on the left or on the right",
@@ -99,7 +100,7 @@ def _ask(seed: int, pictures_N: np.ndarray, scenes: Scenes, questions: int) -> l
     """Families in turn; a family's objects in a random order, so that none comes twice."""
     K, names = len(COLOURS), list(COLOURS)
     order = {f: shuffled(roll(seed, f, pictures_N, K)).tolist() for f in FAMILIES}
-    answers = _answers(scenes)
+    answers, about = _answers(scenes), _about(scenes)
     corner = scenes.centre_NK2 - RADIUS
     boxes = np.concatenate([corner, corner + 2 * RADIUS], axis=-1).tolist()
     asked = []
@@ -108,16 +109,33 @@ def _ask(seed: int, pictures_N: np.ndarray, scenes: Scenes, questions: int) -> l
             family = FAMILIES[turn % len(FAMILIES)]
             k = order[family][n][turn // len(FAMILIES)]
             text, answer = TEXTS[family].format(names[k]), answers[family][n][k]
-            asked.append(Question(n, text, answer, family, tuple(boxes[n][k])))
+            answer_box = tuple(boxes[n][about[family][n][k]]) if family in about else NOWHERE
+            box = tuple(boxes[n][k])
+            asked.append(Question(n, text, answer, family, box, answer_box))
     return asked
+
+
+def _about(scenes: Scenes) -> dict[str, list[list[int]]]:
+    """Which object the answer of each family is about; a count is about several."""
+    N, K = scenes.shape_NK.shape
+    closest_NK, furthest_NK = _closest_and_furthest(scenes)
+    itself = np.broadcast_to(np.arange(K), (N, K)).tolist()
+    related = {"closest": closest_NK.tolist(), "furthest": furthest_NK.tolist()}
+    return {"shape": itself, "side": itself, "height": itself} | related
+
+
+def _closest_and_furthest(scenes: Scenes) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of objects, (N, K) each; the first of several that are as far."""
+    centre_NK2 = scenes.centre_NK2
+    far_NKK = ((centre_NK2[:, :, None] - centre_NK2[:, None]) ** 2).sum(axis=-1)
+    itself = np.eye(far_NKK.shape[1], dtype=np.int64) * 10**6
+    return (far_NKK + itself).argmin(axis=-1), far_NKK.argmax(axis=-1)
 
 
 def _answers(scenes: Scenes) -> dict[str, list[list[str]]]:
     """The answer of each family about each object, [picture][object]."""
     centre, shape_NK = scenes.centre_NK2, scenes.shape_NK
-    far_NKK = ((centre[:, :, None] - centre[:, None]) ** 2).sum(axis=-1)
-    itself = np.eye(far_NKK.shape[1], dtype=np.int64) * 10**6
-    closest_NK, furthest_NK = (far_NKK + itself).argmin(axis=-1), far_NKK.argmax(axis=-1)
+    closest_NK, furthest_NK = _closest_and_furthest(scenes)
     alike_NK = (shape_NK[:, :, None] == shape_NK[:, None]).sum(axis=-1)
     shapes, middle = np.array(SHAPES), SIZE // 2
     return {

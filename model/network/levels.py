@@ -78,6 +78,15 @@ class NeighbourMix(nn.Module):
         return x_NCW + self.think(self.norm(x_NCW))
 
 
+def cover(box_BQ4: Tensor) -> Tensor:
+    """How much of each token lies in a box, (B, Q, T) from 0 to 1; boxes from -1 to 1."""
+    half_T = torch.cat([torch.full((REGIONS * s * s,), 1 / (GRID * s)) for s in SIDES])
+    half_T1, place_T2 = half_T[:, None].to(box_BQ4), places().to(box_BQ4)
+    low = torch.maximum(box_BQ4[..., None, :2], place_T2 - half_T1)
+    high = torch.minimum(box_BQ4[..., None, 2:], place_T2 + half_T1)
+    return (high - low).clamp(min=0).prod(dim=-1) / (2 * half_T1.squeeze(1)).square()
+
+
 def offer_of_token() -> Tensor:
     """Which offer (a region at a level) each token belongs to, (O, T) of 0 and 1.
 

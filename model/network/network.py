@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from model.network.allocator import MID, Allocator, bought
 from model.network.balancer import Balancer, EqualWeights, gumbel, stretched
+from model.network.glance import Glance
 from model.network.levels import REGIONS, Levels
 from model.network.participatory import Participatory
 from model.network.perspectival import Perspectival
@@ -35,6 +36,7 @@ class Sizes:
     words: int
     answers: int
     ablation: Ablation
+    glance: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Reply:
     relevance_BQR: Tensor  # logs
     weight_BQS: Tensor
     level_BQR: Tensor
+    looked_BQT: tuple[Tensor, Tensor]  # shares of the tokens in the first and the last hop
 
 
 class Network(nn.Module):
@@ -73,6 +76,7 @@ class Network(nn.Module):
         self.words = nn.EmbeddingBag(sizes.words, width, mode="sum", padding_idx=0)
         self.phrase = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
         self.levels = Levels(width)
+        self.glance = Glance(width) if sizes.glance else None
         self.propositional = None if ablation == "no-propositional" else Propositional()
         self.perspectival = None if ablation == "no-perspectival" else Perspectival()
         self.participatory = None if ablation == "no-participatory" else Participatory(width)
@@ -106,8 +110,11 @@ class Network(nn.Module):
         wanted_BO = bought_BQO.any(dim=1)
         wanted_BO[:, :REGIONS] = True  # the gist is made of the coarse tokens
         token_BTW = self.levels(image_B3PP - 0.5, wanted_BO)
-        answer_BQA = self.reader(question_BQW, token_BTW, bought_BQO, relevance_BQR)
-        return Reply(answer_BQA, relevance_BQR, weight_BQS, level_BQR)
+        if self.glance is not None:
+            token_BTW = self.glance(image_B3PP - 0.5, token_BTW)
+        answer_BQA, looked = self.reader(question_BQW, token_BTW, bought_BQO, relevance_BQR)
+        hops = looked[0], looked[-1]
+        return Reply(answer_BQA, relevance_BQR, weight_BQS, level_BQR, hops)
 
     def explore(
         self, images: int, questions: int, generator: torch.Generator

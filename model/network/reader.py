@@ -39,10 +39,10 @@ class Reader(nn.Module):
 
     def forward(
         self, question_BQW: Tensor, token_BTW: Tensor, bought_BQO: Tensor, relevance_BQR: Tensor
-    ) -> Tensor:
-        """Logits of the answers (B, Q, A); `relevance_BQR` is in logs.
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Logits of the answers (B, Q, A), and where each hop looked (B, Q, T each).
 
-        A token that was not bought gets a share of exactly zero.
+        `relevance_BQR` is in logs. A token that was not bought gets a share of exactly zero.
         """
         state_BQW, centre_BQ2 = question_BQW, None
         if self.gist is not None:
@@ -52,11 +52,13 @@ class Reader(nn.Module):
             centre_BQ2 = share_BQR @ self.place_R2.to(share_BQR)
         levels = bought_BQO.shape[-1] // relevance_BQR.shape[-1]
         relevance_BQO = relevance_BQR.repeat(1, 1, levels)
+        shares = []
         for hop in self.hops:
-            state_BQW = hop(
+            state_BQW, share_BHQT = hop(
                 state_BQW, token_BTW, bought_BQO, relevance_BQO, centre_BQ2, self.fact_FT
             )
-        return self.answer(state_BQW)
+            shares.append(share_BHQT.mean(dim=1))
+        return self.answer(state_BQW), shares
 
 
 class Hop(nn.Module):
@@ -88,7 +90,8 @@ class Hop(nn.Module):
         relevance_BQO: Tensor,
         centre_BQ2: Tensor | None,
         fact_FT: Tensor,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
+        """The new state (B, Q, W), and each token's share (B, H, Q, T)."""
         bias_BHQF = self._bias(state_BQW, bought_BQO, relevance_BQO, centre_BQ2)
         bias_BHQT = bias_BHQF @ fact_FT[: bias_BHQF.shape[-1]].to(bias_BHQF)
         key_BHTD, value_BHTD = _heads(self.key(token_BTW)), _heads(self.value(token_BTW))
@@ -97,7 +100,7 @@ class Hop(nn.Module):
         share_BHQT = (ask_BHQD @ key_BHTD.transpose(2, 3) + bias_BHQT).softmax(dim=-1)
         seen_BQW = (share_BHQT @ value_BHTD).transpose(1, 2).flatten(2)
         state_BQW = state_BQW + self.take(seen_BQW)
-        return state_BQW + self.think(state_BQW)
+        return state_BQW + self.think(state_BQW), share_BHQT
 
     def _bias(
         self,

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.network.allocator import FINE, Allocator, bought, levels_by_rank
-from model.network.levels import COSTS, PIXELS, REGIONS, Levels, offer_of_token
-from model.network.network import BUDGET, Network, Sizes
+from model.network.levels import COSTS, PIXELS, REGIONS, Levels, cover, offer_of_token
+from model.network.network import BUDGET, Ablation, Network, Sizes
 
 ABLATIONS = (
     "no-propositional",
@@ -22,9 +22,9 @@ TOKENS_BY_OFFER = offer_of_token().sum(dim=1)
 WORDS = torch.tensor([[[1, 2, 3], [2, 4, 0]]])
 
 
-def network(ablation="none", seed=0):
+def network(ablation: Ablation = "none", seed=0, *, glance=False):
     torch.manual_seed(seed)
-    return Network(Sizes(16, 9, 5, ablation))
+    return Network(Sizes(16, 9, 5, ablation, glance))
 
 
 def picture(seed=0):
@@ -77,9 +77,10 @@ def test_the_most_relevant_region_is_bought_in_full_detail():
     )
 
 
+@pytest.mark.parametrize("glance", [False, True])
 @pytest.mark.parametrize("ablation", ["none", *ABLATIONS])
-def test_the_answer_s_gradient_alone_reaches_every_parameter(ablation):
-    net = network(ablation)
+def test_the_answer_s_gradient_alone_reaches_every_parameter(ablation, glance):
+    net = network(ablation, glance=glance)
     thrown = net.explore(1, 2, torch.Generator().manual_seed(0))
     reply = net(picture(), WORDS, thrown)
     torch.nn.functional.cross_entropy(reply.answer_BQA[0], torch.tensor([1, 3])).backward()
@@ -162,6 +163,27 @@ def test_detail_that_was_not_bought_cannot_matter():
         assert same == (level != FINE)
 
 
+def test_a_glance_tells_nothing_that_vanishes_at_a_quarter_of_the_resolution():
+    net = network(glance=True).eval()
+    image_B3PP = picture().permute(0, 3, 1, 2).float() / 255 - 0.5
+    assert net.glance is not None
+    tokens = torch.randn(1, int(TOKENS_BY_OFFER.sum()), 16)
+    stripes = torch.tensor([[0.2, -0.2], [0.2, -0.2]]).repeat(PIXELS // 2, PIXELS // 2)
+    assert torch.allclose(
+        net.glance(image_B3PP + stripes, tokens), net.glance(image_B3PP, tokens), atol=1e-5
+    )
+    assert not torch.allclose(net.glance(-image_B3PP, tokens), net.glance(image_B3PP, tokens))
+
+
+def test_the_tokens_of_each_level_cover_a_box_exactly():
+    box = torch.tensor([[[-0.3, -0.7, 0.15, 0.4]]])
+    shares = cover(box)[0, 0].split([REGIONS * cost for cost in COSTS])
+    for cost, share in zip(COSTS, shares, strict=True):
+        area = share.sum() * 4 / (REGIONS * cost)
+        assert area.item() == pytest.approx(0.45 * 1.1, rel=1e-5)
+    assert not cover(torch.zeros(1, 1, 4)).any()
+
+
 def test_a_token_that_was_not_bought_has_a_share_of_exactly_zero():
     net = network().eval()
     reply = net(picture(), WORDS)
@@ -169,7 +191,9 @@ def test_a_token_that_was_not_bought_has_a_share_of_exactly_zero():
     token_BTW = torch.randn(1, int(TOKENS_BY_OFFER.sum()), 16, requires_grad=True)
     question = torch.randn(1, 2, 16)
     net.reader.gist = None  # it looks at all coarse tokens
-    net.reader(question, token_BTW, bought_BQO, reply.relevance_BQR)[0, 0].sum().backward()
+    answer_BQA, _ = net.reader(question, token_BTW, bought_BQO, reply.relevance_BQR)
+    answer_BQA[0, 0].sum().backward()
+    assert token_BTW.grad is not None
     used_T = token_BTW.grad[0].abs().sum(dim=1) > 0
     assert torch.equal(used_T, (bought_BQO[0, 0].float() @ offer_of_token()).bool())
     assert used_T.sum() == BUDGET

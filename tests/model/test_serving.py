@@ -60,7 +60,7 @@ def server(release):
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
         deadline = time.monotonic() + 60
         while not reachable(client):
-            assert process.poll() is None, process.stderr.read()
+            assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
         yield client

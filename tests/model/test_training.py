@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from model import generating, trained
 from model.files import sha256_hex
 from model.steps import Resume, Steps
 from tests.model.runner import Runner
@@ -215,3 +216,13 @@ def test_another_seed_does_not_go_on_from_these_checkpoints(
     program = programs.run("train", config, data=small_data, output=place.parent)
     assert program.end() == 2
     assert "belongs to another training" in program.last_line
+
+
+def test_a_glance_is_trained_where_the_answer_s_object_is_told(
+    programs, train_config, tmp_path
+):
+    data, output = tmp_path / "data", tmp_path / "trained"
+    generating.generate("generate://sort-of-clevr?images=40&questions=6&seed=3", data)
+    config = train_config(model__hyperparameters__glance=True, model__steps_max=8)
+    assert programs.run("train", config, data=data, output=output).end() == 0
+    assert trained.load(output).network.glance is not None
