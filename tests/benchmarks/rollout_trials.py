@@ -67,6 +67,7 @@ class Trial:
     took_s: float
     sent: int
     failed: int
+    others: tuple[tuple[int, str], ...]  # status and version of what failed
 
     @property
     def right(self) -> bool:
@@ -142,7 +143,7 @@ class Trials:
         assert list(self.endpoint.deployed()) == [serves]
         return Trial(
             name, good, rollout.phase, rollout.reason, time.monotonic() - start,
-            seen.sent, seen.failed,
+            seen.sent, seen.failed, tuple(key for key in seen.answers if key[0] != 200),
         )  # fmt: skip
 
     @contextmanager
@@ -165,6 +166,8 @@ class Trials:
 
     def rolled_back_by_hand(self) -> tuple[float, int]:
         """Seconds until the version before has all traffic, and how many requests failed."""
+        if self.now().before is None:
+            self.roll_out(self.register({}))
         before = self.now().before
         took: list[float] = []
         start = time.monotonic()
