@@ -41,7 +41,7 @@ env: $(STAMP)  ## print what another shell needs: eval "$$(make -s env)"
 	@$(BIN)/python -m deployments.local env $(CONFIG)
 
 test: $(STAMP)  ## all fast tests, real servers on loopback included (under 10 minutes)
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(STAMP)  ## all tests; the slow ones are those marked `slow`
 	@$(BIN)/python -m pytest
