@@ -47,7 +47,7 @@ test-all: $(STAMP)  ## all tests; the slow ones are those marked `slow`
 	@$(BIN)/python -m pytest
 
 bench: $(STAMP)  ## print the figures of tests/benchmarks/
-	@for file in tests/benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+	@for file in tests/benchmarks/*.py; do name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name; done
 
 lint: $(STAMP)  ## style, types, layers, stale schema
 	@$(BIN)/ruff format --check .

@@ -48,7 +48,8 @@ def play(plan: Plan, name: str, times: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("config", type=Path)
+    shipped = Path("deployments/local.yaml")
+    arguments.add_argument("config", type=Path, nargs="?", default=shipped)
     arguments.add_argument("--good", type=int, default=4000)
     arguments.add_argument("--bad", type=int, default=400)
     chosen = arguments.parse_args()
