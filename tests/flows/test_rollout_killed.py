@@ -197,7 +197,7 @@ def test_a_controller_killed_at_any_point_is_finished_by_the_next_run(tell_story
     states = path(records)
     must_have_ended(story, world, kind["ends"], states)
     assert found.count(("record", 0)) == 1
-    assert len(found) >= 12
+    assert {action for action, _ in found} == set(ACTIONS)
     for action, spare in found:
         for before in (True, False):
             story, world = tell_story(f"{action}-{spare}-{before}")
@@ -211,5 +211,5 @@ def test_controllers_that_each_write_one_record_and_die_finish_together(tell_sto
     while story.dies_after_a_record():
         killed += 1
     _, records = story.ledger()
-    assert killed == len(records) >= 8
+    assert killed == len(records) >= len(states)
     must_have_ended(story, world, kind["ends"], path(records))
