@@ -5,10 +5,10 @@ each family, and must not be worse than what serves now, judged on the same ques
 """
 
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 
 import numpy as np
 from pydantic import BaseModel
-from scipy import stats
 
 from policy.config import Gates
 from policy.errors import DataError
@@ -101,7 +101,7 @@ def compare(
         )
     difference_N = np.asarray(ours_N, float) - np.asarray(theirs_N, float)
     padded = np.concatenate([difference_N, [1.0, -1.0]])
-    error = padded.std(ddof=1) / np.sqrt(len(padded)) * float(stats.norm.isf(alpha))
+    error = padded.std(ddof=1) / np.sqrt(len(padded)) * NormalDist().inv_cdf(1 - alpha)
     return Paired(
         champion=champion,
         questions=len(ours_N),

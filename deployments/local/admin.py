@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 
+from deployments.local import loopback
 from deployments.local.envoy import MARKS, Split
 from deployments.local.routes import split_of
 from policy.errors import EndpointError
@@ -15,7 +16,7 @@ class Admin:
 
     def __init__(self, endpoint: str, port: int) -> None:
         self._endpoint = endpoint
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5)
+        self._client = loopback.client(f"http://127.0.0.1:{port}")
 
     def ready(self) -> bool:
         try:

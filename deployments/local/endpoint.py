@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 from deployments import Json, Release, Reply, Store, releases
-from deployments.local import envoy
+from deployments.local import envoy, loopback
 from deployments.local.admin import Admin
 from deployments.local.clusters import clusters
 from deployments.local.envoy import Guard, Server, Split
@@ -66,21 +66,21 @@ class EnvoyEndpoint:
         self._plane = DataPlane(layout, name, Admin(name, admin_port(local, name)))
         token = os.environ.get(envoy.TOKENS, "").split(",")[0].strip()
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx.Client(base_url=self.url, headers=headers)
+        self._client = loopback.client(self.url, headers=headers)
 
     def deploy(self, release: Release) -> None:
         with self._alone():
             _must_be_plain(release.version)
             split = self._plane.split()
             self._start(release)
-            self._write_clusters(self._servers(), split)
+            self._write_clusters(self._servers())
             self._write_routes(self._servers(), split)
 
     def refresh(self) -> None:
         """Write clusters and routes again as they should be, keeping the split."""
         with self._alone():
             servers, split = self._servers(), self._plane.split()
-            self._write_clusters(servers, split)
+            self._write_clusters(servers)
             self._write_routes(servers, split)
 
     def deployed(self) -> Sequence[str]:
@@ -120,9 +120,7 @@ class EnvoyEndpoint:
             still = (before.shadow, before.shadow_percent)
             shadow = ("", 0) if before.shadow in some else still
             after = Split(some, fallback or heaviest, *shadow)
-            self._write_clusters(servers, before, after)
             self._write_routes(servers, after)
-            self._write_clusters(servers, after)
 
     def mirror(self, version: str, percent: int) -> None:
         """Send `version` copies of `percent` of the requests; 0 ends it. Idempotent.
@@ -174,11 +172,9 @@ class EnvoyEndpoint:
                     holds="it goes on serving",
                     do="set the weights first",
                 )
-            rest = split.without(version)
-            self._write_clusters(servers, split, rest)
-            self._write_routes(stay, rest)
+            self._write_routes(stay, split.without(version))
             self._plane.drain(version)
-            self._write_clusters(stay, rest)
+            self._write_clusters(stay, left=[version])
             self._supervisor.remove(self._program(version))
             for server in servers:
                 if server.version == version:
@@ -245,8 +241,8 @@ class EnvoyEndpoint:
                 do="deploy it first",
             )
 
-    def _write_clusters(self, servers: Sequence[Server], *splits: Split) -> None:
-        self._plane.write("clusters", clusters(servers, *splits))
+    def _write_clusters(self, servers: Sequence[Server], left: Sequence[str] = ()) -> None:
+        self._plane.write("clusters", clusters(servers, left))
 
     def _write_routes(self, servers: Sequence[Server], split: Split) -> None:
         self._plane.write("routes", routes(self.name, servers, split, self._guard))

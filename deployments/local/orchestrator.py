@@ -55,6 +55,7 @@ def prefect_programs(config: Config) -> Sequence[Program]:
             **environment(config),
             # A run whose process is gone is found by its missing heartbeats.
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",  # how long a run waits to be picked up
         },
         folder=here,
         autostart=False,  # it needs the server and its pool
