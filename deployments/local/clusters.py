@@ -8,9 +8,9 @@ from deployments.local.envoy import (
     TYPES,
     Json,
     Server,
-    Split,
     address,
     discovery,
+    pair_name,
     stat_name,
     typed,
 )
@@ -24,16 +24,18 @@ _BUDGET = {
 }
 
 
-def clusters(servers: Sequence[Server], *splits: Split) -> Json:
-    """The clusters of all servers and of each split, as a CDS file."""
-    pairs = {
-        split.cluster(version): (version, split.fallback)
-        for split in splits
-        for version in split.weights
-        if split.cluster(version) != version
-    }
+def clusters(servers: Sequence[Server], left: Sequence[str] = ()) -> Json:
+    """All servers, and every pair of versions, as a CDS file; `left` were just undeployed.
+
+    The pairs are there whether a split names them or not. One that went with its split would
+    fail the requests that are just waiting for their next attempt: Envoy looks the cluster up
+    again and answers 503 by itself. So those of `left` stay until the next version comes,
+    with what is left of them.
+    """
     own = [_cluster(server) for server in servers]
-    return discovery([*own, *(_pair(name, pair) for name, pair in sorted(pairs.items()))])
+    versions = sorted({*left, *(server.version for server in servers)})
+    pairs = [(version, other) for version in versions for other in versions if version != other]
+    return discovery([*own, *(_pair(*pair) for pair in pairs)])
 
 
 def _cluster(server: Server) -> Json:
@@ -60,7 +62,8 @@ def _host(server: Server, port: int) -> Json:
     return {"endpoint": {"address": address(port)}, "metadata": marks}
 
 
-def _pair(name: str, versions: Sequence[str]) -> Json:
+def _pair(version: str, fallback: str) -> Json:
+    name = pair_name(version, fallback)
     kind = f"{TYPES}.extensions.clusters.aggregate.v3.ClusterConfig"
     cluster = {
         "name": name,
@@ -69,7 +72,7 @@ def _pair(name: str, versions: Sequence[str]) -> Json:
         "lb_policy": "CLUSTER_PROVIDED",
         "cluster_type": {
             "name": "envoy.clusters.aggregate",
-            "typed_config": {"@type": kind, "clusters": list(versions)},
+            "typed_config": {"@type": kind, "clusters": [version, fallback]},
         },
         "circuit_breakers": _BUDGET,
     }

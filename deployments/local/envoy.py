@@ -55,7 +55,7 @@ class Split:
     def cluster(self, version: str) -> str:
         if self.fallback in ("", version):
             return version
-        return f"{version}/{self.fallback}"
+        return pair_name(version, self.fallback)
 
     def without(self, version: str) -> "Split":
         """The split without a version that has no weight in it."""
@@ -82,6 +82,11 @@ class Guard:
 def fingerprint(resource: Mapping[str, Any]) -> str:
     """The content mark of a resource; Envoy shows it again in its config_dump."""
     return resource["metadata"]["filter_metadata"][MARKS]["content"]
+
+
+def pair_name(version: str, fallback: str) -> str:
+    """The cluster of a version whose failed attempts `fallback` makes again."""
+    return f"{version}/{fallback}"
 
 
 def stat_name(version: str) -> str:

@@ -7,11 +7,6 @@ from tests.benchmarks.rollout_trials import BAD, GOOD, trials
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-# One that answers every request at 100 % with 500 is ejected by Envoy, and a request that meets
-# that very moment is answered 503 by Envoy itself: at most 1 of about 1,800 in a trial so far.
-SEEN_BY_CLIENTS = {"degrades while it is watched": 2}
-
-
 @pytest.fixture(scope="module")
 def live():
     with trials() as made:
@@ -19,13 +14,12 @@ def live():
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_canary_is_taken_back_and_clients_hardly_notice(live, name):
+def test_a_bad_canary_is_taken_back_and_no_client_notices(live, name):
     before = live.now().stable
     trial = live.trial(name, good=False)
     assert trial.right, trial.reason
     assert live.now().stable == before
-    assert trial.sent > 20
-    assert trial.failed <= SEEN_BY_CLIENTS.get(name, 0), trial.others
+    assert (trial.failed, trial.sent > 20) == (0, True), trial.others
 
 
 @pytest.mark.parametrize("name", GOOD)

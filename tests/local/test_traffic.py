@@ -137,6 +137,24 @@ def test_a_version_with_a_fallback_survives_all_its_servers(pair, config, superv
     wait_ready(pair, CANARY)
 
 
+def test_the_way_back_from_a_version_that_only_fails_costs_no_request(pair, make_release):
+    """Each request of it is about to be tried again somewhere else when the weights change."""
+    bad = make_release("2026.11.22-5005005", fails_every=1)
+    with load(pair.url, threads=8) as seen:
+        for _ in range(2):
+            pair.deploy(bad)
+            wait_ready(pair, bad.version)
+            for _ in range(20):
+                pair.set_weights({bad.version: 100}, fallback=STABLE)
+                time.sleep(0.05)
+                pair.set_weights({STABLE: 100})
+            pair.undeploy(bad.version)
+    print(f"{seen.failed} of {seen.sent} failed")
+    assert seen.failed == 0
+    assert seen.of(bad.version) == 0
+    assert seen.sent > 1000
+
+
 def test_envoy_killed_is_back_with_the_last_weights(pair, supervisor):
     wait_ready(pair, STABLE, CANARY)
     pair.set_weights({STABLE: 70, CANARY: 30})
