@@ -105,7 +105,7 @@ class Network(nn.Module):
         scores_BQRS = self._score(image_B3PP, question_BQW)
         noise = exploration.gumbel_BQR if exploration else None
         relevance_BQR, weight_BQS = self.balancer(question_BQW, scores_BQRS, noise)
-        level_BQR = self._allocate(relevance_BQR, scores_BQRS, exploration)
+        level_BQR = allocate(self.allocator, relevance_BQR, scores_BQRS, exploration)
         bought_BQO = bought(level_BQR)
         wanted_BO = bought_BQO.any(dim=1)
         wanted_BO[:, :REGIONS] = True  # the gist is made of the coarse tokens
@@ -122,10 +122,7 @@ class Network(nn.Module):
         """Throw the dice of one step; None if this network does not explore."""
         if self.sizes.ablation == "no-opponent-processing":
             return None
-        way = torch.randint(self.ways, (images, questions), generator=generator)
-        alone = torch.rand((images, questions), generator=generator) < ONE_WAY
-        noise = gumbel((images, questions, REGIONS), generator)
-        return Exploration(noise, way.where(alone, torch.tensor(-1)))
+        return throw(self.ways, images, questions, generator)
 
     def _understand(self, word_BQL: Tensor) -> Tensor:
         B, Q, L = word_BQL.shape
@@ -142,16 +139,28 @@ class Network(nn.Module):
             scores.append(stretched(self.participatory(image_B3PP, question_BQW)))
         return torch.stack(scores, dim=-1)
 
-    def _allocate(
-        self, relevance_BQR: Tensor, scores_BQRS: Tensor, exploration: Exploration | None
-    ) -> Tensor:
-        """The level of each region (B, Q, R). Not differentiable: the reader's bias is."""
-        with torch.no_grad():
-            if self.allocator is None:
-                return torch.full_like(relevance_BQR, MID, dtype=torch.int64)
-            if exploration is not None:
-                way_BQ11 = exploration.way_BQ[..., None, None]
-                index = way_BQ11.clamp(min=0).expand(*relevance_BQR.shape, 1)
-                alone_BQR = scores_BQRS.gather(-1, index).squeeze(-1)
-                relevance_BQR = torch.where(way_BQ11[..., 0] < 0, relevance_BQR, alone_BQR)
-            return self.allocator(relevance_BQR)
+
+def throw(ways: int, images: int, questions: int, generator: torch.Generator) -> Exploration:
+    """The dice of one step for so many images of so many questions."""
+    way = torch.randint(ways, (images, questions), generator=generator)
+    alone = torch.rand((images, questions), generator=generator) < ONE_WAY
+    noise = gumbel((images, questions, REGIONS), generator)
+    return Exploration(noise, way.where(alone, torch.tensor(-1)))
+
+
+@torch.no_grad()
+def allocate(
+    allocator: Allocator | None,
+    relevance_BQR: Tensor,
+    scores_BQRS: Tensor,
+    exploration: Exploration | None,
+) -> Tensor:
+    """The level of each region (B, Q, R). Not differentiable: the reader's bias is."""
+    if allocator is None:
+        return torch.full_like(relevance_BQR, MID, dtype=torch.int64)
+    if exploration is not None:
+        way_BQ11 = exploration.way_BQ[..., None, None]
+        index = way_BQ11.clamp(min=0).expand(*relevance_BQR.shape, 1)
+        alone_BQR = scores_BQRS.gather(-1, index).squeeze(-1)
+        relevance_BQR = torch.where(way_BQ11[..., 0] < 0, relevance_BQR, alone_BQR)
+    return allocator(relevance_BQR)
