@@ -7,6 +7,7 @@ A command that cannot apply raises Refused and changes nothing.
 from pydantic import AwareDatetime
 
 from policy.errors import Refused
+from policy.judge import Fault
 from policy.state import FINISHED, Phase, Rollout
 from policy.transitions import but, enter, fresh_analyses, take_back
 
@@ -30,7 +31,7 @@ def abort(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
     _must(rollout.phase not in FINISHED, rollout, "abort", "a rollout under way")
     if rollout.phase is Phase.ROLLING_BACK:
         return rollout
-    return take_back(rollout, at, f"aborted by {by}: {why}", by)
+    return take_back(rollout, at, Fault.ABORTED, f"aborted by {by}: {why}", by)
 
 
 def promote_now(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
@@ -77,7 +78,7 @@ def reject(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
     """Take a version back that waits for approval."""
     _signed(by, why)
     _must(rollout.phase is Phase.AWAITING_APPROVAL, rollout, "reject", "one that waits for it")
-    return take_back(rollout, at, f"rejected by {by}: {why}", by)
+    return take_back(rollout, at, Fault.REJECTED, f"rejected by {by}: {why}", by)
 
 
 def _resumed(rollout: Rollout, at: AwareDatetime) -> Rollout:

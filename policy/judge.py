@@ -18,6 +18,22 @@ class Verdict(StrEnum):
     NO_DATA = auto()
 
 
+class Fault(StrEnum):
+    """The kind of reason for which a version was taken back; its words say the rest."""
+
+    ABORTED = auto()
+    REJECTED = auto()
+    CANNOT_SERVE = "cannot-serve"
+    UNREADY = auto()
+    DEADLINE = auto()
+    SMOKE = auto()
+    LIMIT = auto()
+    COMPARISON = auto()
+    ANALYSIS = auto()
+    INCONCLUSIVE = auto()
+    WATCH = auto()
+
+
 class Ruling(NamedTuple):
     """`anew`: the next window starts without these counts. `final`: a FAIL not tolerated."""
 
@@ -25,6 +41,7 @@ class Ruling(NamedTuple):
     reason: str
     anew: bool = False
     final: bool = False
+    fault: Fault = Fault.LIMIT  # of a FAIL
 
 
 class Bounds(NamedTuple):

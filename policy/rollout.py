@@ -17,7 +17,7 @@ from pydantic import AwareDatetime
 from policy.commands import abort, approve, pause, promote_now, reject, resume
 from policy.counts import LATENCY_EDGES_S, Counts, Labelled, Sample, between
 from policy.evidence import chance_of_so_few
-from policy.judge import Verdict
+from policy.judge import Fault, Verdict
 from policy.looks import weigh_block
 from policy.state import (
     Compared,
@@ -28,6 +28,8 @@ from policy.state import (
     Smoke,
     Tally,
     Window,
+    as_desired,
+    deadline_s,
     desired_versions,
     desired_weights,
     finished,
@@ -36,6 +38,7 @@ from policy.state import (
     shadow_percent,
     split,
     start,
+    stayed_s,
 )
 from policy.transitions import but, enter, next_step, note, take_back
 from policy.windows import look_at_step, look_at_watch
@@ -44,6 +47,7 @@ __all__ = [
     "LATENCY_EDGES_S",
     "Compared",
     "Counts",
+    "Fault",
     "Labelled",
     "Phase",
     "Rollout",
@@ -87,10 +91,14 @@ def advance(rollout: Rollout, seen: Seen) -> Rollout:
     if rollout.phase is Phase.ROLLING_BACK:
         return _rolling_back(rollout, seen)
     if seen.failure:
-        return take_back(rollout, seen.at, f"{rollout.version} cannot serve: {seen.failure}")
+        why = f"{rollout.version} cannot serve: {seen.failure}"
+        return take_back(rollout, seen.at, Fault.CANNOT_SERVE, why)
+    if rollout.unready_since is not None and (down := _down_too_long(rollout, seen.at)):
+        return take_back(rollout, seen.at, Fault.UNREADY, down)
     if overdue := _overdue(rollout, seen.at):
-        return take_back(rollout, seen.at, overdue)
-    if rollout.phase in _MUST_STAY_READY and seen.ready != (rollout.unready_since is None):
+        return take_back(rollout, seen.at, Fault.DEADLINE, overdue)
+    told = rollout.phase in _MUST_STAY_READY and seen.weights is not None
+    if told and seen.ready != (rollout.unready_since is None):
         return _readiness_changed(rollout, seen)
     if rollout.unready_since is not None:
         return rollout
@@ -121,7 +129,7 @@ def _smoke(rollout: Rollout, seen: Seen, smoke: Smoke) -> Rollout:
     limits, alpha = rollout.plan.limits, rollout.plan.judge.alpha
     if smoke.wrong:
         why = f"smoke: {smoke.wrong} > 0 wrong of {smoke.requests} requests: {smoke.detail}"
-        return take_back(rollout, seen.at, why)
+        return take_back(rollout, seen.at, Fault.SMOKE, why)
     if smoke.requests < rollout.plan.smoke_requests:
         return rollout
     passed = f"smoke: {smoke.requests} requests answered"
@@ -129,7 +137,8 @@ def _smoke(rollout: Rollout, seen: Seen, smoke: Smoke) -> Rollout:
         accuracy = smoke.correct / smoke.labels
         if chance_of_so_few(smoke.correct, smoke.labels, limits.accuracy_min) < alpha:
             why = f"smoke: accuracy {accuracy:.3f} < {limits.accuracy_min:g}"
-            return take_back(rollout, seen.at, f"{why} at {smoke.labels} labels")
+            why += f" at {smoke.labels} labels"
+            return take_back(rollout, seen.at, Fault.SMOKE, why)
         passed += f", accuracy {accuracy:.3f} at {smoke.labels} labels"
     if rollout.promote_at_once:
         return enter(rollout, Phase.PROMOTING, seen.at, f"{rollout.reason}; {passed}")
@@ -139,7 +148,7 @@ def _smoke(rollout: Rollout, seen: Seen, smoke: Smoke) -> Rollout:
 
 
 def _promoting(rollout: Rollout, seen: Seen) -> Rollout:
-    if split(seen.weights) != desired_weights(rollout):
+    if not as_desired(rollout, seen):
         return rollout
     if rollout.plan.watch.s and rollout.stable is not None:
         backup = f"{rollout.stable} is kept as a backup for {rollout.plan.watch.s:g} s"
@@ -150,7 +159,7 @@ def _promoting(rollout: Rollout, seen: Seen) -> Rollout:
 
 def _rolling_back(rollout: Rollout, seen: Seen) -> Rollout:
     """Stays until the endpoint confirms the way back; giving up would help nobody."""
-    if split(seen.weights) != desired_weights(rollout):
+    if not as_desired(rollout, seen):
         return _cannot_be_empty(rollout, seen)
     if rollout.stable is None:
         holds = "nothing serves: there was no version before it"
@@ -165,7 +174,8 @@ def _rolling_back(rollout: Rollout, seen: Seen) -> Rollout:
 def _cannot_be_empty(rollout: Rollout, seen: Seen) -> Rollout:
     """An endpoint that cannot be left empty keeps a first version; do not wait for ever."""
     waited_s = (seen.at - rollout.entered_at).total_seconds()
-    if rollout.stable is not None or waited_s <= rollout.plan.deadlines.promoting_s:
+    soon = waited_s <= rollout.plan.deadlines.promoting_s
+    if rollout.stable is not None or seen.weights is None or soon:
         return rollout
     holds = f"{split(seen.weights)} still serves: there was no version before it"
     return enter(rollout, Phase.ROLLED_BACK, seen.at, f"{rollout.reason}; {holds}")
@@ -176,25 +186,14 @@ def _noted(rollout: Rollout, more: str) -> Rollout:
 
 
 def _overdue(rollout: Rollout, at: AwareDatetime) -> str:
-    """The reason if the state, a pause or an outage lasts too long; "" if not."""
-    deadlines = rollout.plan.deadlines
-    if rollout.unready_since is not None and (down := _down_too_long(rollout, at)):
-        return down
-    if rollout.paused_at is not None:
-        return _late("paused", (at - rollout.paused_at).total_seconds(), deadlines.paused_s)
-    limits = {
-        Phase.DEPLOYING: deadlines.deploying_s,
-        Phase.SMOKE: deadlines.smoke_s,
-        Phase.SHADOW: deadlines.shadow_s,
-        Phase.STEP: deadlines.step_s,
-        Phase.AWAITING_APPROVAL: deadlines.approval_s,
-        Phase.PROMOTING: deadlines.promoting_s,
-    }
-    if rollout.phase not in limits:
+    """The reason if the state or a pause lasts too long; "" if not."""
+    limit_s, elapsed_s = deadline_s(rollout), stayed_s(rollout, at)
+    if limit_s is None:
         return ""
+    if rollout.paused:
+        return _late("paused", elapsed_s, limit_s)
     name = f"step {rollout.step}" if rollout.phase is Phase.STEP else rollout.phase
-    elapsed_s = (at - rollout.entered_at).total_seconds()
-    late = _late(name, elapsed_s, limits[rollout.phase])
+    late = _late(name, elapsed_s, limit_s)
     return f"{late}; last: {rollout.reason}" if late else ""
 
 
@@ -229,6 +228,7 @@ def _readiness_changed(rollout: Rollout, seen: Seen) -> Rollout:
     if rollout.phase not in (Phase.SHADOW, Phase.STEP, Phase.AWAITING_APPROVAL):
         return but(rollout, unready_since=seen.at, reason=away)
     if failures > tolerated:
-        return take_back(rollout, seen.at, f"{away}: failures {failures} > {tolerated}")
+        why = f"{away}: failures {failures} > {tolerated}"
+        return take_back(rollout, seen.at, Fault.UNREADY, why)
     weighed = weigh_block(rollout, seen, now=True)
     return but(weighed, unready_since=seen.at, failures=failures, window=None, reason=away)

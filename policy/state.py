@@ -20,7 +20,7 @@ from policy.comparison import Evidence
 from policy.config import Rollout as Plan
 from policy.counts import Sample
 from policy.errors import Refused
-from policy.judge import Verdict
+from policy.judge import Fault, Verdict
 
 
 class Phase(StrEnum):
@@ -105,6 +105,8 @@ class Rollout(BaseModel, frozen=True):
     last: Row | None = None
     reason: str
     by: str
+    fault: Fault | None = None
+    """Why it was taken back; None before that, and in records older than this field."""
 
     @property
     def paused(self) -> bool:
@@ -132,14 +134,15 @@ class Seen(BaseModel, frozen=True):
     """What a controller observed at one look.
 
     `failure` says why the version can never serve ("" as long as it can); `weights` is the
-    real split; `canary` and `stable` are cumulative counters, None while they cannot be read.
+    real split, None while the endpoint does not answer; `canary` and `stable` are cumulative
+    counters, None while they cannot be read.
     """
 
     at: AwareDatetime
     ready: bool
     failure: str = ""
     smoke: Smoke | None = None
-    weights: dict[str, int]
+    weights: dict[str, int] | None
     canary: Sample | None = None
     stable: Sample | None = None
     stable_ready: bool = True
@@ -195,6 +198,11 @@ def desired_versions(rollout: Rollout) -> tuple[str, ...]:
     return (rollout.version,) if rollout.phase is Phase.DONE else (*stable, rollout.version)
 
 
+def as_desired(rollout: Rollout, seen: Seen) -> bool:
+    """Whether the real split is the desired one; an endpoint that does not tell has none."""
+    return seen.weights is not None and split(seen.weights) == desired_weights(rollout)
+
+
 def shadow_percent(rollout: Rollout) -> int:
     """Share of the traffic to mirror to the canary now, in percent."""
     return rollout.plan.shadow.percent if rollout.phase is Phase.SHADOW else 0
@@ -209,6 +217,26 @@ def next_look_s(rollout: Rollout, at: AwareDatetime) -> float:
         return look_s
     until_due = (rollout.window.due - at).total_seconds()
     return min(look_s, until_due) if until_due > 0 else look_s
+
+
+def deadline_s(rollout: Rollout) -> float | None:
+    """How long it may stay in this state, or paused in it; None: no such limit."""
+    deadlines = rollout.plan.deadlines
+    if rollout.paused:
+        return deadlines.paused_s
+    return {
+        Phase.DEPLOYING: deadlines.deploying_s,
+        Phase.SMOKE: deadlines.smoke_s,
+        Phase.SHADOW: deadlines.shadow_s,
+        Phase.STEP: deadlines.step_s,
+        Phase.AWAITING_APPROVAL: deadlines.approval_s,
+        Phase.PROMOTING: deadlines.promoting_s,
+    }.get(rollout.phase)
+
+
+def stayed_s(rollout: Rollout, at: AwareDatetime) -> float:
+    """Seconds in this state, or paused in it, until `at`."""
+    return (at - (rollout.paused_at or rollout.entered_at)).total_seconds()
 
 
 def rows(records: Iterable[Rollout]) -> tuple[Row, ...]:

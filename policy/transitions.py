@@ -3,6 +3,7 @@
 from pydantic import AwareDatetime
 
 from policy.analysis import Run
+from policy.judge import Fault
 from policy.state import Phase, Rollout
 
 
@@ -40,9 +41,11 @@ def fresh_analyses(rollout: Rollout) -> tuple[Run, ...]:
     return tuple(Run(name=analysis.name) for analysis in rollout.plan.analyses)
 
 
-def take_back(rollout: Rollout, at: AwareDatetime, reason: str, by: str = "") -> Rollout:
+def take_back(
+    rollout: Rollout, at: AwareDatetime, fault: Fault, reason: str, by: str = ""
+) -> Rollout:
     """Start the way back: weights, verify, undeploy."""
-    return enter(rollout, Phase.ROLLING_BACK, at, reason, by)
+    return but(enter(rollout, Phase.ROLLING_BACK, at, reason, by), fault=fault)
 
 
 def next_step(rollout: Rollout, at: AwareDatetime, reason: str) -> Rollout:

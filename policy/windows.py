@@ -5,7 +5,7 @@ from datetime import timedelta
 from policy.analysis import Outcome
 from policy.comparison import found_worse, not_proven
 from policy.counts import Sample
-from policy.judge import Bounds, Ruling, Verdict, rule, rule_shadow
+from policy.judge import Bounds, Fault, Ruling, Verdict, rule, rule_shadow
 from policy.looks import (
     analyses_at,
     analyses_unfinished,
@@ -15,7 +15,17 @@ from policy.looks import (
     take_measurements,
     weigh_block,
 )
-from policy.state import Phase, Rollout, Row, Seen, Window, desired_weights, split, tally
+from policy.state import (
+    Phase,
+    Rollout,
+    Row,
+    Seen,
+    Window,
+    as_desired,
+    desired_weights,
+    split,
+    tally,
+)
 from policy.transitions import but, enter, leads_to_all, next_step, note, take_back
 
 
@@ -52,7 +62,7 @@ def look_at_watch(rollout: Rollout, seen: Seen) -> Rollout:
     if ruling.verdict is Verdict.PASS or silence:
         reason = f"{rollout.version} serves 100 %; watched {watch.s:g} s: {ruling.reason}"
         return enter(judged, Phase.DONE, seen.at, reason)
-    return take_back(judged, seen.at, f"after the rollout: {ruling.reason}")
+    return take_back(judged, seen.at, Fault.WATCH, f"after the rollout: {ruling.reason}")
 
 
 def _judged(rollout: Rollout, seen: Seen, ruling: Ruling) -> Rollout:
@@ -72,7 +82,7 @@ def _judged(rollout: Rollout, seen: Seen, ruling: Ruling) -> Rollout:
     inconclusive, tolerated = rollout.inconclusive + 1, rollout.plan.limits.inconclusive_limit
     if inconclusive > tolerated:
         why = f"inconclusive windows {inconclusive} > {tolerated}: {ruling.reason}"
-        return take_back(rollout, seen.at, why)
+        return take_back(rollout, seen.at, Fault.INCONCLUSIVE, why)
     return but(_extend(rollout, seen), inconclusive=inconclusive, reason=ruling.reason)
 
 
@@ -80,7 +90,7 @@ def _failed(rollout: Rollout, seen: Seen, ruling: Ruling) -> Rollout:
     """A failed window may be tolerated; what is proven over the whole rollout is final."""
     failures, tolerated = rollout.failures + 1, rollout.plan.limits.failure_limit
     if ruling.final or failures > tolerated:
-        return take_back(rollout, seen.at, ruling.reason)
+        return take_back(rollout, seen.at, ruling.fault, ruling.reason)
     reason = f"{ruling.reason}; failure {failures} of {tolerated} tolerated"
     weighed = weigh_block(rollout, seen, now=True)
     return but(_open(weighed, seen), failures=failures, reason=reason)
@@ -90,10 +100,10 @@ def _ruling(
     rollout: Rollout, window: Window, seen: Seen, canary: Sample | None, stable: Sample | None
 ) -> Ruling:
     """The comparison with stable and the analyses come first, then limits, then proofs."""
-    worse = found_worse(rollout.evidence, rollout.plan)
-    failed = worse or analyses_at(rollout, Outcome.FAILED, Outcome.ERROR)
-    if failed:
-        return Ruling(Verdict.FAIL, failed, final=True)
+    if worse := found_worse(rollout.evidence, rollout.plan):
+        return Ruling(Verdict.FAIL, worse, final=True, fault=Fault.COMPARISON)
+    if failed := analyses_at(rollout, Outcome.FAILED, Outcome.ERROR):
+        return Ruling(Verdict.FAIL, failed, final=True, fault=Fault.ANALYSIS)
     ruling = _by_limits(rollout, window, seen, canary, stable)
     if rollout.phase is Phase.SHADOW:
         ruling = _worse_of(ruling, _by_disagreement(rollout, seen))
@@ -149,9 +159,11 @@ def _bounds(rollout: Rollout) -> Bounds:
 
 def _other_weights(rollout: Rollout, seen: Seen) -> str:
     """Says so if the real split is not the desired one; "" if it is."""
-    real, desired = split(seen.weights), desired_weights(rollout)
-    if real == desired:
+    if as_desired(rollout, seen):
         return ""
+    if seen.weights is None:
+        return "the endpoint does not tell its weights; the window starts anew"
+    real, desired = split(seen.weights), desired_weights(rollout)
     return f"weights were {real}, not {desired}: set back, the window starts anew"
 
 

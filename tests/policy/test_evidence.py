@@ -5,7 +5,7 @@ from math import exp, inf, log
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
@@ -36,6 +36,7 @@ def expectation(test, canary, stable, m, n, true_canary, true_stable, margin):
     return float((chance * np.exp(test(canary, stable, *block, PRIOR, margin))).sum())
 
 
+@settings(deadline=None)  # scipy is imported by the first example
 @given(KNOWN, KNOWN, st.integers(1, 12), st.integers(1, 12), RATE, RATE, st.floats(0, 0.2))
 def test_no_bet_on_worse_gains_where_the_canary_is_not_worse(
     canary, stable, m, n, true_stable, share, margin
@@ -45,6 +46,7 @@ def test_no_bet_on_worse_gains_where_the_canary_is_not_worse(
     assert mean <= 1 + 1e-9
 
 
+@settings(deadline=None)  # scipy is imported by the first example
 @given(KNOWN, KNOWN, st.integers(1, 12), st.integers(1, 12), RATE, RATE, st.floats(0.005, 0.2))
 def test_no_bet_on_good_gains_where_the_canary_is_past_the_margin(
     canary, stable, m, n, true_stable, share, margin

@@ -7,6 +7,7 @@ import pytest
 from policy.errors import Refused
 from policy.rollout import (
     Compared,
+    Fault,
     Phase,
     Rollout,
     Sample,
@@ -128,6 +129,38 @@ def test_the_old_version_is_kept_until_the_watch_is_over():
 
 def test_without_a_watch_the_old_version_goes_at_once():
     assert "watching" not in phases(run(world(), begin(make_plan(watch__s=0))))
+
+
+# --- an endpoint that does not answer ----------------------------------------------------
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_an_endpoint_that_does_not_answer_blames_nobody_and_starts_the_window_anew(ready):
+    opened = advance(*opened_step())
+    silent = advance(opened, look(opened, 3, None, None, weights=None, ready=ready))
+    assert (silent.window, silent.failures, silent.unready_since) == (None, 0, None)
+    assert silent.reason == "the endpoint does not tell its weights; the window starts anew"
+    assert advance(silent, look(silent, 4, None, None, weights=None, ready=ready)) is silent
+    back = advance(silent, look(silent, 9, sample(5), sample(45)))
+    assert back.window.start.at == seconds(9)
+
+
+@pytest.mark.parametrize("phase", [Phase.STEP, Phase.PROMOTING, Phase.WATCHING])
+def test_an_endpoint_that_stays_silent_ends_the_rollout_within_the_deadline(phase):
+    rollout = in_phase(phase)
+    for at in range(70):
+        if rollout.phase is phase:
+            rollout = advance(rollout, look(rollout, at, None, None, weights=None))
+    assert rollout.phase is Phase.ROLLING_BACK
+    assert rollout.fault is (Fault.WATCH if phase is Phase.WATCHING else Fault.DEADLINE)
+
+
+@pytest.mark.parametrize("stable", ["v1", None])
+def test_a_silent_endpoint_confirms_no_way_back(stable):
+    back = in_phase(Phase.ROLLING_BACK, stable=stable)
+    for at in (1, 100):
+        seen = world(stable=stable).look(back, at=seconds(at), weights=None)
+        assert advance(back, seen) is back
 
 
 # --- deadlines and bad input: each ends with stable serving and a reason -----------------

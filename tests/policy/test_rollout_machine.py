@@ -70,6 +70,7 @@ class RolloutMachine(RuleBasedStateMachine):
         """Somewhere on the way, so that every state has its share of bad luck."""
         self.now, self.ledger, self.old = NOW, Ledger(), []
         self.ready, self.broken, self.away, self.seen_ready = False, False, False, False
+        self.silent = False
         self.canary, self.base = Sample(), Sample()
         self.weights = {} if stable is None else {stable: 100}
         self.servers = set(self.weights)
@@ -96,7 +97,7 @@ class RolloutMachine(RuleBasedStateMachine):
             ready=ready,
             failure="its server gave up" if self.broken else "",
             smoke=smoke,
-            weights=dict(self.weights),
+            weights=None if self.silent else dict(self.weights),
             canary=None if self.away else self.canary,
             stable=None if self.away or rollout.stable is None else self.base,
             shadow=Compared(compared=50, differed=2),
@@ -106,7 +107,7 @@ class RolloutMachine(RuleBasedStateMachine):
     def step(self, **changes):
         before = self.rollout
         seen = self.seen(**changes)
-        self.seen_ready = seen.ready
+        self.seen_ready = seen.ready or self.silent
         after = advance(before, seen)
         if after is not before:
             assert after != before
@@ -129,7 +130,7 @@ class RolloutMachine(RuleBasedStateMachine):
 
     @rule(looks=st.integers(1, 8))
     def all_is_well_for_a_while(self, looks):
-        self.ready, self.away = True, False
+        self.ready, self.away, self.silent = True, False, False
         for _ in range(looks):
             self.the_endpoint_obeys()
             self.a_good_look()
@@ -156,6 +157,10 @@ class RolloutMachine(RuleBasedStateMachine):
         self.away = not self.away
 
     @rule()
+    def the_endpoint_falls_silent_or_answers_again(self):
+        self.silent = not self.silent
+
+    @rule()
     def the_counters_restart(self):
         self.canary = self.base = Sample()
 
@@ -163,6 +168,11 @@ class RolloutMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.rollout.stable and "v2" in self.servers)
     def somebody_sets_other_weights(self, share):
         self.weights = {"v1": 100 - share, "v2": share}
+
+    @invariant()
+    def whoever_is_taken_back_has_a_kind_of_reason(self):
+        taken_back = self.rollout.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+        assert taken_back == (self.rollout.fault is not None)
 
     @rule(wrong=st.integers(1, 5))
     def smoke_goes_wrong(self, wrong):
@@ -243,7 +253,7 @@ class RolloutMachine(RuleBasedStateMachine):
             if finished(self.rollout):
                 return
             self.the_endpoint_obeys()
-            self.ready, self.away, self.broken = True, False, False
+            self.ready, self.away, self.broken, self.silent = True, False, False, False
             self.a_good_look()
         raise AssertionError(f"stuck in {self.rollout.phase}: {self.rollout.reason}")
 
