@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -101,6 +102,7 @@ def _columns(
     told = [question.answer_box for question in asked if question.answer_box is not None]
     if told:
         columns |= dict(zip(manifest.ANSWER_BOX, zip(*told, strict=True), strict=True))
+        columns[manifest.COUNTED] = [list(chain(*question.counted)) for question in asked]
     return columns
 
 

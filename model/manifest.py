@@ -25,8 +25,11 @@ from model.files import sha256_hex, write_json
 TEXTS = ("question_id", "split", "image", "image_sha256", "question", "answer", "family")
 BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
 COLUMNS = pa.schema([(name, pa.string()) for name in TEXTS] + [(n, pa.int32()) for n in BOX])
-ANSWER_BOX = ("answer_x0", "answer_y0", "answer_x1", "answer_y1")  # all four, or none
-WITH_ANSWER_BOX = pa.schema([*COLUMNS, *[(n, pa.int32()) for n in ANSWER_BOX]])
+ANSWER_BOX = ("answer_x0", "answer_y0", "answer_x1", "answer_y1")
+COUNTED = "counted"  # corners of all that an answer counts, box after box; [] if it counts none
+WITH_ANSWER = pa.schema(  # all five of them, or none
+    [*COLUMNS, *[(name, pa.int32()) for name in ANSWER_BOX], (COUNTED, pa.list_(pa.int32()))]
+)
 SPLITS = ("train", "val", "test")
 ANSWERS_MAX = 3129  # what the winners of VQA challenges kept, Teney et al. 2017
 AT_ONCE = 65536
@@ -64,6 +67,7 @@ class Split:
     families: tuple[str, ...]
     box_N4: np.ndarray
     answer_box_N4: np.ndarray  # -1 where the data set does not tell
+    counted_NK4: np.ndarray  # K boxes of the answer that counts most; -1 after the last
 
     def image_of(self, row: int) -> int:
         return int(np.searchsorted(self.first_I, row, side="right")) - 1
@@ -84,7 +88,7 @@ def write(folder: Path, kind: str, chunks: Iterable[Mapping[str, Sequence[object
     summary = _Summary()
     chunks = iter(chunks)
     first = dict(next(chunks))
-    schema = WITH_ANSWER_BOX if ANSWER_BOX[0] in first else COLUMNS
+    schema = WITH_ANSWER if COUNTED in first else COLUMNS
     with pq.ParquetWriter(part, schema) as writer:
         for chunk in chain([first], chunks):
             batch = pa.RecordBatch.from_pydict(dict(chunk), schema=schema)
@@ -139,13 +143,15 @@ def read_split(data: DataSet, name: str) -> Split:
         )
     family_N, families = _coded(table, "family")
     box_N4 = np.stack([table[name].to_numpy() for name in BOX], axis=1)
-    answer_box_N4 = np.full_like(box_N4, -1)
-    if ANSWER_BOX[0] in table.schema.names:
+    answer_box_N4, counted_NK4 = np.full_like(box_N4, -1), np.full_like(box_N4, -1)[:, None]
+    if COUNTED in table.schema.names:
         answer_box_N4 = np.stack([table[name].to_numpy() for name in ANSWER_BOX], axis=1)
+        counted_NK4 = _padded(table[COUNTED].combine_chunks(), data.folder)
     return Split(
         images, tuple(hashes), np.append(first_I, len(image_N)),
         tuple(table["question_id"].to_pylist()),
         question_N, questions, answer_N, answers, family_N, families, box_N4, answer_box_N4,
+        counted_NK4,
     )  # fmt: skip
 
 
@@ -188,7 +194,7 @@ def _batches(folder: Path, split: str | None = None) -> Iterator[pa.RecordBatch]
     path = folder / "manifest.parquet"
     try:
         with pq.ParquetFile(path) as file:
-            if file.schema_arrow not in (COLUMNS, WITH_ANSWER_BOX):
+            if file.schema_arrow not in (COLUMNS, WITH_ANSWER):
                 raise BadInput(
                     f"{path} has columns {file.schema_arrow.names}",
                     expected=f"{COLUMNS.names} as in model/README.md",
@@ -273,6 +279,21 @@ def _count(counter: Counter[str], column: pa.Array) -> None:
 def _coded(table: pa.Table, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     column = table[name].combine_chunks().dictionary_encode()
     return column.indices.to_numpy().astype(np.int64), tuple(column.dictionary.to_pylist())
+
+
+def _padded(boxes_N: pa.ListArray, folder: Path) -> np.ndarray:
+    """Lists of corners as boxes, int32 (N, K, 4), -1 after the last of each list."""
+    corners_N = np.asarray(boxes_N.value_lengths())
+    if (corners_N % 4).any():
+        raise BadInput(
+            f"{folder}: {COUNTED} has a list of {corners_N[corners_N % 4 > 0][0]} numbers",
+            expected="four for each box",
+        )
+    count_N = corners_N // 4
+    padded_NK4 = np.full((len(count_N), max(1, count_N.max()), 4), -1, np.int32)
+    filled_NK = np.arange(padded_NK4.shape[1]) < count_N[:, None]
+    padded_NK4[filled_NK] = boxes_N.flatten().to_numpy().reshape(-1, 4)
+    return padded_NK4
 
 
 def _data_set(folder: Path, record: Mapping[str, Any]) -> DataSet:

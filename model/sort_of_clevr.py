@@ -10,11 +10,12 @@ Shape legend: N pictures, K objects.
 """
 
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 
 from model.dice import below, roll, shuffled
-from model.question import Question
+from model.question import Box, Question
 
 SIZE = 80
 RADIUS = 5
@@ -100,19 +101,32 @@ def _ask(seed: int, pictures_N: np.ndarray, scenes: Scenes, questions: int) -> l
     """Families in turn; a family's objects in a random order, so that none comes twice."""
     K, names = len(COLOURS), list(COLOURS)
     order = {f: shuffled(roll(seed, f, pictures_N, K)).tolist() for f in FAMILIES}
-    answers, about = _answers(scenes), _about(scenes)
-    corner = scenes.centre_NK2 - RADIUS
-    boxes = np.concatenate([corner, corner + 2 * RADIUS], axis=-1).tolist()
+    answers, about, alike = _answers(scenes), _about(scenes), _alike(scenes).tolist()
+    boxes = _boxes(scenes)
     asked = []
     for n in range(len(pictures_N)):
         for turn in range(questions):
             family = FAMILIES[turn % len(FAMILIES)]
             k = order[family][n][turn // len(FAMILIES)]
             text, answer = TEXTS[family].format(names[k]), answers[family][n][k]
-            answer_box = tuple(boxes[n][about[family][n][k]]) if family in about else NOWHERE
-            box = tuple(boxes[n][k])
-            asked.append(Question(n, text, answer, family, box, answer_box))
+            answer_box = boxes[n][about[family][n][k]] if family in about else NOWHERE
+            those = compress(boxes[n], alike[n][k]) if family == "count" else ()
+            asked.append(
+                Question(n, text, answer, family, boxes[n][k], answer_box, tuple(those))
+            )
     return asked
+
+
+def _boxes(scenes: Scenes) -> list[list[Box]]:
+    """Corners of each object, [picture][object]."""
+    corner_NK2 = scenes.centre_NK2 - RADIUS
+    boxes_NK4 = np.concatenate([corner_NK2, corner_NK2 + 2 * RADIUS], axis=-1).tolist()
+    return [[(x0, y0, x1, y1) for x0, y0, x1, y1 in boxes] for boxes in boxes_NK4]
+
+
+def _alike(scenes: Scenes) -> np.ndarray:
+    """Whether two objects have one shape, bool (N, K, K); an object is like itself."""
+    return scenes.shape_NK[:, :, None] == scenes.shape_NK[:, None]
 
 
 def _about(scenes: Scenes) -> dict[str, list[list[int]]]:
@@ -136,7 +150,7 @@ def _answers(scenes: Scenes) -> dict[str, list[list[str]]]:
     """The answer of each family about each object, [picture][object]."""
     centre, shape_NK = scenes.centre_NK2, scenes.shape_NK
     closest_NK, furthest_NK = _closest_and_furthest(scenes)
-    alike_NK = (shape_NK[:, :, None] == shape_NK[:, None]).sum(axis=-1)
+    alike_NK = _alike(scenes).sum(axis=-1)
     shapes, middle = np.array(SHAPES), SIZE // 2
     return {
         "shape": shapes[shape_NK].tolist(),
