@@ -45,11 +45,11 @@ class Jobs(Protocol):
         inputs: Mapping[str, str],
         output: Path,
         *,
-        processes: int = 1,
         on_progress: Callable[[Mapping[str, Json]], None] = ...,
     ) -> None:
         """Run `python -m program --config FILE --NAME INPUT … --output OUTPUT` to the end.
 
+        How many processes that takes is the program's own business: its configuration says.
         Calls `on_progress` with each progress record that the program prints. A run that
         dies with its caller leaves no process behind. Raises JobFailed with the exit code
         and the log's tail.

@@ -97,7 +97,7 @@ def train(config: Config, run: Run, data: str) -> str:
         "tracking": config.tracking,
     }
     output = run.path("train")
-    _program(config, "model.train", sections, {"data": data}, output, config.compute.processes)
+    _program(config, "model.train", sections, {"data": data}, output)
     return str(output)
 
 
@@ -123,16 +123,13 @@ def _program(
     sections: Mapping[str, BaseModel | int],
     inputs: Mapping[str, str],
     output: Path,
-    processes: int = 1,
 ) -> None:
     plain: dict[str, Any] = {
         name: section.model_dump(mode="json") if isinstance(section, BaseModel) else section
         for name, section in sections.items()
     }
     with reporter(program) as on_progress:
-        connect(config).jobs.run(
-            program, plain, inputs, output, processes=processes, on_progress=on_progress
-        )
+        connect(config).jobs.run(program, plain, inputs, output, on_progress=on_progress)
 
 
 def model_code() -> str:

@@ -17,7 +17,6 @@ from policy.config import Compute
 from policy.errors import JobFailed
 
 _FINAL = (2, 3)  # by model/README.md: bad input, diverged; the same again ends the same
-_PREEMPTED = 75
 _TAIL = 20
 
 
@@ -34,7 +33,6 @@ class LocalJobs:
         inputs: Mapping[str, str],
         output: Path,
         *,
-        processes: int = 1,
         on_progress: Callable[[Mapping[str, Json]], None] | None = None,
     ) -> None:
         """See the protocol. A crash or a spot warning is followed by the same command again.
@@ -51,15 +49,12 @@ class LocalJobs:
         arguments += ["--output", str(output)]
 
         deadline = time.monotonic() + self._compute.timeout_s
-        exit_file = output / ".exit"
-        command = [*_launcher(processes, exit_file), program, *arguments]
+        command = [sys.executable, "-m", program, *arguments]
         environment, restarts_left = self._environment(), self._compute.restarts_max
         with (output / "job.log").open("a") as log:
             while True:
-                exit_file.unlink(missing_ok=True)
                 last: deque[str] = deque(maxlen=_TAIL)
                 code = _run(command, environment, deadline, log.write, last, on_progress)
-                code = _code_of_rank(exit_file, code)
                 if code == 0:
                     return
                 if time.monotonic() > deadline:
@@ -81,14 +76,6 @@ class LocalJobs:
             holds=f"it was stopped; what it wrote stays in {output}",
             do="raise compute.timeout_s and run again: it goes on from there",
         )
-
-
-def _launcher(processes: int, exit_file: Path) -> Sequence[str]:
-    if processes == 1:
-        return [sys.executable, "-m"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes", "1"]
-    rank = Path(__file__).with_name("rank.py")
-    return [*torchrun, "--nproc-per-node", str(processes), str(rank), str(exit_file)]
 
 
 def _run(
@@ -151,11 +138,6 @@ def _progress(line: str) -> Mapping[str, Json] | None:
         return json.loads(line)["progress"]
     except ValueError:
         return None  # a line cut short by a crash
-
-
-def _code_of_rank(exit_file: Path, code: int) -> int:
-    """torchrun ends with 1 whatever its ranks end with; they leave their own code."""
-    return int(exit_file.read_text()) if code and exit_file.exists() else code
 
 
 def _failed(

@@ -69,21 +69,5 @@ def test_a_caller_that_fails_leaves_no_program_behind(jobs, tmp_path):
     assert (tmp_path / "alive").read_text() == before
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("code", "expected"), [(2, 2), (75, 75), (-9, 1)])
-def test_the_exit_code_of_a_rank_comes_through_torchrun(config, tmp_path, code, expected):
-    limits = config.compute.model_copy(update={"restarts_max": 0})
-    jobs = local.connect(config.model_copy(update={"compute": limits})).jobs
-    with pytest.raises(JobFailed) as failed:
-        jobs.run(CHORES, {"exit": code, "rank": "1"}, {}, tmp_path, processes=2)
-    assert failed.value.exit_code == expected
-
-
-@pytest.mark.slow
-def test_both_ranks_run(jobs, tmp_path):
-    jobs.run(CHORES, {"steps": 1}, {"data": "d"}, tmp_path, processes=2)
-    assert {path.name for path in tmp_path.glob("rank*")} == {"rank0", "rank1"}
-
-
 def starts(output):
     return len((output / "starts").read_text().splitlines())

@@ -40,7 +40,7 @@ class FakeJobs:
     def __init__(self):
         self.accuracy, self.ran, self.fail, self.fail_for = 0.95, [], "", "nothing"
 
-    def run(self, program, config, inputs, output, *, processes=1, on_progress=lambda r: None):
+    def run(self, program, config, inputs, output, *, on_progress=lambda r: None):
         self.ran.append(program)
         if program == self.fail:
             raise JobFailed(f"{program} ended with exit code 2", exit_code=2)
@@ -83,7 +83,7 @@ class FakeEndpoint:
         return list(self.servers)
 
     def ready(self, version):
-        if "never ready" in self.broken:
+        if f"{version} never ready" in self.broken:
             raise EndpointError(f"{version} gave up")
         return version in self.servers
 

@@ -1,6 +1,6 @@
 """A program by the contract of model/README.md that works, fails or dies as it is told.
 
-{"steps": N, "exit": code or -signal, "until_start": N, "rank": "0", "grandchild": bool}
+{"steps": N, "exit": code or -signal, "until_start": N, "grandchild": bool}
 """
 
 import argparse
@@ -24,18 +24,12 @@ def main() -> int:
     with (output / "starts").open("a") as file:
         file.write("started\n")
     started = len((output / "starts").read_text().splitlines())
-    rank = os.environ.get("RANK", "0")
-    (output / f"rank{rank}").touch()
     print("a line of log", flush=True)
     if told.get("grandchild"):
         sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
         child = subprocess.Popen(sleeper, start_new_session=True)
         (output / "grandchild").write_text(str(child.pid))
-    if (
-        "exit" in told
-        and started < told.get("until_start", 100)
-        and rank == told.get("rank", "0")
-    ):
+    if "exit" in told and started < told.get("until_start", 100):
         if told["exit"] < 0:
             os.kill(os.getpid(), -told["exit"])
             time.sleep(60)
