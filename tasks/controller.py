@@ -13,7 +13,7 @@ from prefect.logging import get_logger
 from deployments import Endpoint, Place, Release, ledger, releases
 from deployments.replay import read_requests
 from policy.counts import Sample
-from policy.errors import EndpointError, ReleaseError
+from policy.errors import DataError, EndpointError, PortTaken, ReleaseError
 from policy.ledger import Ledger
 from policy.state import (
     Compared,
@@ -23,6 +23,7 @@ from policy.state import (
     Smoke,
     desired_versions,
     desired_weights,
+    finished,
     shadow_percent,
     split,
 )
@@ -34,27 +35,63 @@ def realize(place: Place, state: Ledger, rollout: Rollout) -> Seen:
     Order: servers up, then weights, then superfluous servers down, so that no request meets
     a version that is not there. What the endpoint refuses shows as a difference in `seen`.
     """
-    endpoint, log = place.endpoint(rollout.endpoint), logger()
-    failure = ""
-    for version in desired_versions(rollout):
-        try:
-            endpoint.deploy(Release(version, state.version(version).registered.digest))
-        except (EndpointError, ReleaseError) as error:
-            log.warning("%s is not deployed: %s", version, error)
-            failure = str(error) if version == rollout.version else failure
+    endpoint = place.endpoint(rollout.endpoint)
+    if real_weights(endpoint) is None:
+        return Seen(at=ledger.now(), ready=False, weights=None)
+    failure = deploy(endpoint, state, rollout)
     wanted = desired_weights(rollout)
     try:
         if split(dict(endpoint.weights())) != wanted:
             endpoint.set_weights(wanted, _fallback(rollout))
-            log.info("%s: weights %s", rollout.endpoint, wanted)
+            logger().info("%s: weights %s", rollout.endpoint, wanted)
         shadow(endpoint, rollout)
-    except EndpointError as error:
-        log.warning("the endpoint refuses: %s", error)
-    weights = dict(endpoint.weights())
-    if split(weights) == wanted:
-        for version in set(endpoint.deployed()) - set(desired_versions(rollout)):
+        for version in superfluous(endpoint, rollout):
             endpoint.undeploy(version)
+    except EndpointError as error:
+        logger().warning("the endpoint refuses: %s", error)
+    weights = real_weights(endpoint)
+    if weights is None:  # it fell silent meanwhile, which is no fault of the version
+        return Seen(at=ledger.now(), ready=False, weights=None)
     return look(place, endpoint, rollout, weights, failure)
+
+
+def real_weights(endpoint: Endpoint) -> dict[str, int] | None:
+    """The real split; None while the endpoint does not answer."""
+    try:
+        return dict(endpoint.weights())
+    except EndpointError as error:
+        logger().warning("the endpoint does not answer: %s", error)
+        return None
+
+
+def deploy(endpoint: Endpoint, state: Ledger, rollout: Rollout) -> str:
+    """Start what has to run; why the rollout's version cannot, or ""."""
+    failure = ""
+    for version in desired_versions(rollout):
+        try:
+            endpoint.deploy(Release(version, state.version(version).registered.digest))
+        except (EndpointError, ReleaseError, PortTaken) as error:
+            logger().warning("%s is not deployed: %s", version, error)
+            failure = str(error) if version == rollout.version else failure
+    return failure
+
+
+def superfluous(endpoint: Endpoint, rollout: Rollout) -> set[str]:
+    """Servers that nobody wants any more, once the weights are as they should be."""
+    if split(dict(endpoint.weights())) != desired_weights(rollout):
+        return set()
+    return set(endpoint.deployed()) - set(desired_versions(rollout))
+
+
+def take_shelter(endpoint: Endpoint, rollout: Rollout) -> None:
+    """Give stable all traffic, whatever the rollout wants: nobody can watch its version now."""
+    if rollout.stable is None or finished(rollout):
+        return
+    try:
+        endpoint.set_weights({rollout.stable: 100})
+        logger().error("without a ledger nobody watches: stable %s serves 100 %%", rollout.stable)
+    except EndpointError as error:
+        logger().error("without a ledger, and the weights stay as they are: %s", error)
 
 
 def shadow(endpoint: Endpoint, rollout: Rollout) -> None:
@@ -69,19 +106,22 @@ def look(
     place: Place, endpoint: Endpoint, rollout: Rollout, weights: dict[str, int], failure: str
 ) -> Seen:
     """Everything that the decision needs, read once."""
-    ready = False
-    if not failure and rollout.version in endpoint.deployed():
-        try:
+    ready, smoked = False, None
+    try:
+        if not failure and rollout.version in endpoint.deployed():
             ready = endpoint.ready(rollout.version)
-        except EndpointError as error:
-            failure = str(error)
-    smoking = rollout.phase is Phase.SMOKE and ready
+        if ready and rollout.phase is Phase.SMOKE:
+            smoked = smoke(place, endpoint, rollout)
+    except (EndpointError, ReleaseError, DataError) as error:
+        failure = str(error)
     return Seen(
         at=ledger.now(),
         ready=ready,
         failure=failure,
-        smoke=smoke(place, endpoint, rollout) if smoking else None,
+        smoke=smoked,
         weights=weights,
+        stable_ready=rollout.phase is not Phase.ROLLING_BACK
+        or _stable_ready(endpoint, rollout),
         canary=_sample(place, rollout.endpoint, rollout.version) if ready else None,
         stable=_sample(place, rollout.endpoint, rollout.stable) if rollout.stable else None,
         shadow=_compared(place, rollout) if shadow_percent(rollout) else None,
@@ -132,6 +172,14 @@ def _compared(place: Place, rollout: Rollout) -> Compared | None:
         return place.telemetry.compared(rollout.endpoint, rollout.version)
     except EndpointError:
         return None
+
+
+def _stable_ready(endpoint: Endpoint, rollout: Rollout) -> bool:
+    try:
+        return rollout.stable is None or endpoint.ready(rollout.stable)
+    except EndpointError as error:
+        logger().warning("stable cannot serve: %s", error)
+        return False
 
 
 def _fallback(rollout: Rollout) -> str | None:

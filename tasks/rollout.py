@@ -14,17 +14,34 @@ from pathlib import Path
 from prefect.runtime import flow_run
 
 from deployments import Place, Release, connect, ledger, releases
-from deployments.replay import replaying
+from deployments.replay import read_requests, replaying
 from policy.commands import abort, promote_now
 from policy.config import Config
-from policy.errors import Refused, ReleaseError, RolledBack
+from policy.errors import (
+    Busy,
+    DataError,
+    EndpointError,
+    LedgerError,
+    Refused,
+    ReleaseError,
+    RolledBack,
+    StoreError,
+)
 from policy.ledger import Ledger, RolloutChanged
 from policy.ledger import begin as begin_or_resume
 from policy.plans import at_once, plan_for
 from policy.rollout import advance
-from policy.state import Phase, Rollout, desired_weights, finished, next_look_s, start
+from policy.state import (
+    Phase,
+    Rollout,
+    desired_versions,
+    desired_weights,
+    finished,
+    next_look_s,
+    start,
+)
 from tasks import remote
-from tasks.controller import logger, realize
+from tasks.controller import logger, realize, superfluous, take_shelter
 
 
 @remote
@@ -99,12 +116,32 @@ def hold(
 ) -> Rollout:
     """Look again and again, and write what each look changes, `until` a record is reached.
 
-    `between` is called after every look.
+    `between` is called after every look. Without the ledger nobody can say how the rollout
+    stands, so stable takes all traffic before the error goes on.
+
+    Raises:
+        Busy: if another rollout has taken the endpoint over.
+        LedgerError, StoreError: if the ledger cannot be read or written.
     """
-    place, told = connect(config), tell(rollout)
+    place = connect(config)
+    try:
+        return _hold(config, place, rollout, until, between)
+    except (LedgerError, StoreError):
+        take_shelter(place.endpoint(rollout.endpoint), rollout)
+        raise
+
+
+def _hold(
+    config: Config,
+    place: Place,
+    rollout: Rollout,
+    until: Callable[[Rollout], bool],
+    between: Callable[[], None],
+) -> Rollout:
+    told = tell(rollout)
     while True:
         state = ledger.read(place.store)
-        current = _current(state, rollout.endpoint)
+        current = _own(state, rollout)
         if tell(current) != told:
             told = tell(current)
             logger().info(told)
@@ -121,9 +158,22 @@ def hold(
 
 @remote
 def settle(config: Config, rollout: Rollout) -> None:
-    """Make the endpoint what a finished rollout wants: its weights, and no spare servers."""
+    """Make the endpoint what a finished rollout wants: its weights, and no spare servers.
+
+    Nothing if a later rollout has the endpoint. Raises EndpointError if some are left.
+    """
     place = connect(config)
-    realize(place, ledger.read(place.store), rollout)
+    state, endpoint = ledger.read(place.store), place.endpoint(rollout.endpoint)
+    if _current(state, rollout.endpoint).id != rollout.id:
+        return
+    realize(place, state, rollout)
+    if left := superfluous(endpoint, rollout):
+        raise EndpointError(
+            f"{sorted(left)} still run at {rollout.endpoint}",
+            expected=f"only {list(desired_versions(rollout))}",
+            holds=f"{dict(endpoint.weights())} serve",
+            do="run the rollout again: it is decided, and only this is left",
+        )
 
 
 @remote
@@ -140,14 +190,17 @@ def traffic(config: Config, rollout: Rollout) -> Iterator[None]:
         yield
         return
     try:
-        folder = _bring(connect(config), config, rollout.version)
-    except ReleaseError as error:  # the controller finds the same and takes it back
+        requests = _bring(connect(config), config, rollout.version) / "requests.jsonl"
+        read_requests(requests.read_bytes())
+    except (
+        ReleaseError,
+        DataError,
+        OSError,
+    ) as error:  # the controller finds the same and takes it back
         logger().warning("no questions are replayed: %s", error)
         yield
         return
-    with replaying(
-        config, rollout.endpoint, folder / "requests.jsonl", rollout.plan.replay_per_s
-    ):
+    with replaying(config, rollout.endpoint, requests, rollout.plan.replay_per_s):
         yield
 
 
@@ -173,6 +226,30 @@ def _current(state: Ledger, endpoint: str) -> Rollout:
     if rollout is None:
         raise Refused(f"no rollout on {endpoint} in the ledger")
     return rollout
+
+
+def _own(state: Ledger, rollout: Rollout) -> Rollout:
+    """The last record of this rollout, whatever came after its end.
+
+    Raises Busy if another one has the endpoint though this one has not ended.
+    """
+    current = _current(state, rollout.endpoint)
+    if current.id == rollout.id:
+        return current
+    ours = [
+        record.event.rollout
+        for record in state.records
+        if isinstance(record.event, RolloutChanged) and record.event.rollout.id == rollout.id
+    ]
+    last = ours[-1]
+    if finished(last):
+        return last
+    raise Busy(
+        f"{rollout.endpoint} was taken over by the rollout of {current.version}",
+        expected=f"the rollout of {rollout.version}, which is {last.phase}",
+        holds="whoever drives the other one sets the weights",
+        do="see who wrote it with `python -m flows history`",
+    )
 
 
 def _begun_here(state: Ledger, endpoint: str, version: str) -> bool:

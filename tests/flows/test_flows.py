@@ -110,7 +110,7 @@ def test_a_first_version_that_is_taken_back_leaves_nothing_serving(world):
 
 def test_a_version_that_never_gets_ready_leaves_production_as_it_was(world):
     world.serve("v1")
-    world.production.broken.add("never ready")
+    world.production.broken.add("v2 never ready")
     with pytest.raises(RolledBack, match="gave up"):
         roll_out(world, world.register("v2"))
     assert world.production.weights() == {"v1": 100}

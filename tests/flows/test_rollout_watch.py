@@ -30,7 +30,7 @@ def last(world):
     [
         pytest.param(lambda production: production.broken.add("v2"), "error_rate", id="errors"),
         pytest.param(
-            lambda production: production.broken.add("never ready"), "gave up", id="its end"
+            lambda production: production.broken.add("v2 never ready"), "gave up", id="its end"
         ),
     ],
 )
