@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model import text, trained
+from model import trained
 from model.errors import BadInput
-from model.images import PIXELS, decode
 
 IMAGE_BYTES_MAX = 10_000_000
 QUESTION_LETTERS_MAX = 1000
@@ -43,18 +42,20 @@ class Answerer:
 
     def warm_up(self) -> None:
         """Answer once, so that the first request finds everything loaded."""
-        self._ask(np.zeros((1, PIXELS, PIXELS, 3), np.uint8), ["is it ready"])
+        pixels = self._subject.senses.pixels
+        self._ask(np.zeros((1, pixels, pixels, 3), np.uint8), ["is it ready"])
 
     def answer(self, instances: Sequence[Instance]) -> list[Prediction]:
         """Raises BadInput for an image that cannot be decoded."""
         pictures = [
-            decode(one.image, f"instances[{n}].image") for n, one in enumerate(instances)
+            self._subject.senses.see(one.image, f"instances[{n}].image")
+            for n, one in enumerate(instances)
         ]
         pixels_NPP3 = np.stack([pixels for pixels, _ in pictures])
         return self._ask(pixels_NPP3, [one.question for one in instances])
 
     def _ask(self, pixels_NPP3: np.ndarray, questions: Sequence[str]) -> list[Prediction]:
-        words_NL = text.numbers(questions, self._subject.words)
+        words_NL = self._subject.senses.read(questions)
         with torch.inference_mode():
             reply = self._subject.network(
                 torch.from_numpy(pixels_NPP3), torch.from_numpy(words_NL)[:, None]

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from model import text
-from model.images import decode
+from model.agreed import Agreement, nobody
 from model.manifest import Split, read_image
 from model.network.levels import GRID
+from model.senses import Senses, View
 
 UNKNOWN = -1
 
@@ -34,8 +34,11 @@ class Batch(NamedTuple):
     answer_BQ: Tensor  # -1: no question here, or an answer that training never saw
     asked_BQ: Tensor  # bool: whether there is a question
     region_BQ: Tensor  # where what is asked about lies; -1: unknown
-    box_BQ4: Tensor  # of what is asked about, and of what the answer is about: from -1 to 1;
-    answer_box_BQ4: Tensor  # empty where the data set does not tell what that is
+    box_BQ4: Tensor  # of what is asked about, of what the answer is about, and of all that
+    answer_box_BQ4: Tensor  # it counts: from -1 to 1; empty where the data set does not tell
+    counted_BQK4: Tensor
+    candidate_BQJ: Tensor  # answers that people gave, and how right each is; J is 0 where the
+    score_BQJ: Tensor  # data set tells one answer and no more; -1 after the last
     whole_images: int
     whole_questions: int
 
@@ -50,8 +53,10 @@ class Pool:
 
     folder: Path
     split: Split
+    senses: Senses
     word_ML: np.ndarray  # by distinct question
     answer_M: np.ndarray  # by distinct answer
+    agreed: Agreement
 
     @property
     def images(self) -> int:
@@ -65,19 +70,26 @@ class Pool:
         answer_BQ = np.where(asked_BQ, self.answer_M[self.split.answer_N[row_BQ]], UNKNOWN)
         word_BQL = self.word_ML[self.split.question_N[row_BQ]] * asked_BQ[..., None]
         pictures = [self._image(i) for i in mine]
-        size_B2 = np.array([size for _, size in pictures])
-        region_BQ = np.where(asked_BQ, _region(self.split.box_N4[row_BQ], size_B2), UNKNOWN)
-        answer_box_BQ4 = self.split.answer_box_N4[row_BQ]
-        told_BQ1 = asked_BQ[..., None] & (answer_box_BQ4.min(axis=-1, keepdims=True) >= 0)
-        boxes = [
-            torch.from_numpy(np.where(told_BQ1, _relative(box_BQ4, size_B2), 0.0))
-            for box_BQ4 in (self.split.box_N4[row_BQ], answer_box_BQ4)
-        ]
+        view_B4 = np.array([view for _, view in pictures])
+        region_BQ = np.where(asked_BQ, _region(self.split.box_N4[row_BQ], view_B4), UNKNOWN)
+        box_BQK4 = np.concatenate(
+            [
+                self.split.box_N4[row_BQ][:, :, None],
+                self.split.answer_box_N4[row_BQ][:, :, None],
+                self.split.counted_NK4[row_BQ],
+            ],
+            axis=2,
+        )
+        told_BQK1 = asked_BQ[..., None, None] & (box_BQK4.min(axis=-1, keepdims=True) >= 0)
+        boxes_BQK4 = torch.from_numpy(np.where(told_BQK1, _relative(box_BQK4, view_B4), 0.0))
         image_BPP3 = np.stack([pixels for pixels, _ in pictures])
+        score_BQJ = self.agreed.score_NJ[row_BQ] * asked_BQ[..., None]
         return Batch(
             number, torch.from_numpy(image_BPP3), torch.from_numpy(word_BQL),
             torch.from_numpy(answer_BQ), torch.from_numpy(asked_BQ),
-            torch.from_numpy(region_BQ), boxes[0], boxes[1], len(images), int(counts.sum()),
+            torch.from_numpy(region_BQ), boxes_BQK4[:, :, 0], boxes_BQK4[:, :, 1],
+            boxes_BQK4[:, :, 2:], torch.from_numpy(self.agreed.candidate_NJ[row_BQ]),
+            torch.from_numpy(score_BQJ), len(images), int(counts.sum()),
         )  # fmt: skip
 
     def rows(self, images: Sequence[int], Q: int) -> np.ndarray:
@@ -90,16 +102,24 @@ class Pool:
         asked_BQ = row_BQ < end_B[:, None]
         return np.where(asked_BQ, row_BQ, first_B[:, None]), asked_BQ
 
-    def _image(self, i: int) -> tuple[np.ndarray, tuple[int, int]]:
+    def _image(self, i: int) -> tuple[np.ndarray, View]:
         name = self.split.images[i]
-        return decode(read_image(self.folder, name, self.split.hashes[i]), f"image {name}")
+        data = read_image(self.folder, name, self.split.hashes[i])
+        return self.senses.see(data, f"image {name}")
 
 
-def pool(folder: Path, split: Split, words: Sequence[str], answers: Sequence[str]) -> Pool:
-    """Number the texts of a split by a model's words and answers."""
+def pool(
+    folder: Path,
+    split: Split,
+    senses: Senses,
+    answers: Sequence[str],
+    agreed: Agreement | None = None,
+) -> Pool:
+    """Number the texts of a split by a model's senses and answers."""
     number = {answer: n for n, answer in enumerate(answers)}
     answer_M = np.array([number.get(answer, UNKNOWN) for answer in split.answers])
-    return Pool(folder, split, text.numbers(split.questions, words), answer_M)
+    agreed = agreed or nobody(len(split.ids))
+    return Pool(folder, split, senses, senses.read(split.questions), answer_M, agreed)
 
 
 class Batches(IterableDataset[Batch]):
@@ -139,15 +159,19 @@ def _order(seed: int, epoch: int, of: int) -> np.ndarray:
     return torch.randperm(of, generator=dice(seed, 2**32 + epoch)).numpy()
 
 
-def _relative(box_BQ4: np.ndarray, size_B2: np.ndarray) -> np.ndarray:
-    """Boxes from pixels to -1 to 1."""
-    size_B14 = np.tile(size_B2, 2)[:, None]
-    return (2 * box_BQ4 / size_B14 - 1).astype(np.float32)
+def _relative(box_BQK4: np.ndarray, view_B4: np.ndarray) -> np.ndarray:
+    """Boxes from pixels to -1 to 1 within what is seen; what lies outside is cut off."""
+    corner_B2, size_B2 = view_B4[:, :2], view_B4[:, 2:] - view_B4[:, :2]
+    corner_B114, size_B114 = (np.tile(x, 2)[:, None, None] for x in (corner_B2, size_B2))
+    return (2 * (box_BQK4 - corner_B114) / size_B114 - 1).clip(-1, 1).astype(np.float32)
 
 
-def _region(box_BQ4: np.ndarray, size_B2: np.ndarray) -> np.ndarray:
-    """Region of the centre of each box x0, y0, x1, y1; -1 where the box is unknown."""
+def _region(box_BQ4: np.ndarray, view_B4: np.ndarray) -> np.ndarray:
+    """Region of the centre of each box x0, y0, x1, y1; -1: unknown box, or centre not seen."""
+    corner_B12, end_B12 = view_B4[:, None, :2], view_B4[:, None, 2:]
     centre_BQ2 = (box_BQ4[..., :2] + box_BQ4[..., 2:]) / 2
-    cell_BQ2 = np.clip(centre_BQ2 * GRID // size_B2[:, None], 0, GRID - 1).astype(np.int64)
+    seen_BQ = ((corner_B12 <= centre_BQ2) & (centre_BQ2 <= end_B12)).all(axis=-1)
+    cell_BQ2 = (centre_BQ2 - corner_B12) * GRID // (end_B12 - corner_B12)
+    cell_BQ2 = np.clip(cell_BQ2, 0, GRID - 1).astype(np.int64)
     region_BQ = cell_BQ2[..., 1] * GRID + cell_BQ2[..., 0]
-    return np.where(box_BQ4.min(axis=-1) < 0, UNKNOWN, region_BQ)
+    return np.where(seen_BQ & (box_BQ4.min(axis=-1) >= 0), region_BQ, UNKNOWN)

@@ -61,7 +61,7 @@ def main(config: Path, data: Path, model: Path, output: Path) -> None:
     torch.set_num_threads(chosen.compute.threads)
     subject = trained.load(model)
     whole = manifest.read(data)
-    source = pool(data, manifest.read_split(whole, "test"), subject.words, subject.answers)
+    source = pool(data, manifest.read_split(whole, "test"), subject.senses, subject.answers)
     answered = list(_answers(subject, source))
     from model.picture import draw  # brings matplotlib
 

@@ -18,10 +18,19 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, tuple[int, int]]:
 
     Pictures of another size are scaled, whatever their shape. Raises BadInput.
     """
+    picture = opened(data, name)
+    size = picture.size
+    if size != (PIXELS, PIXELS):
+        picture = picture.resize((PIXELS, PIXELS), Image.Resampling.BOX, reducing_gap=2.0)
+    return np.asarray(picture), size
+
+
+def opened(data: bytes, name: str) -> Image.Image:
+    """The whole picture, red green blue. Raises BadInput."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            picture = image.convert("RGB")
+            return image.convert("RGB")
     except (
         UnidentifiedImageError,
         Image.DecompressionBombError,
@@ -30,10 +39,6 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, tuple[int, int]]:
         SyntaxError,
     ) as error:
         raise BadInput(f"{name} cannot be decoded as an image ({_why(error)})") from error
-    size = picture.size
-    if size != (PIXELS, PIXELS):
-        picture = picture.resize((PIXELS, PIXELS), Image.Resampling.BOX, reducing_gap=2.0)
-    return np.asarray(picture), size
 
 
 def _why(error: Exception) -> str:

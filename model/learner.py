@@ -13,6 +13,7 @@ from model.batches import UNKNOWN, Batch, dice
 from model.errors import BadInput, Diverged
 from model.network.levels import cover
 from model.network.network import Network, Reply
+from model.pretrained.network import PretrainedNetwork
 
 OPPOSITION = 0.05  # weight of keeping every way of knowing in use
 POINTING = 0.3  # weight of pointing at what is asked about, where the data knows it
@@ -29,7 +30,7 @@ class Learner(pl.LightningModule):
 
     def __init__(
         self,
-        network: Network,
+        network: Network | PretrainedNetwork,
         *,
         seed: int,
         rate: float,
@@ -94,12 +95,7 @@ class Learner(pl.LightningModule):
 
 def loss_sum(reply: Reply, batch: Batch) -> Tensor:
     """Sum over the questions: answer, opposition and pointing."""
-    answer = functional.cross_entropy(
-        reply.answer_BQA.flatten(0, 1),
-        batch.answer_BQ.flatten(),
-        ignore_index=UNKNOWN,
-        reduction="sum",
-    )
+    answer = _answers_loss(reply, batch)
     pointing = functional.nll_loss(
         reply.relevance_BQR.flatten(0, 1),
         batch.region_BQ.flatten(),
@@ -124,10 +120,29 @@ def _missing(looked_BQT: Tensor, box_BQ4: Tensor) -> Tensor:
     return -(inside_BQ.log() * known_BQ).sum()
 
 
+def _answers_loss(reply: Reply, batch: Batch) -> Tensor:
+    """Sum of cross-entropies; where people gave several answers, each weighed by its score.
+
+    So the answer that comes out most likely is the one of the highest expected score.
+    """
+    if not batch.score_BQJ.shape[-1]:
+        return functional.cross_entropy(
+            reply.answer_BQA.flatten(0, 1),
+            batch.answer_BQ.flatten(),
+            ignore_index=UNKNOWN,
+            reduction="sum",
+        )
+    log_BQA = reply.answer_BQA.log_softmax(dim=-1)
+    return -(log_BQA.gather(-1, batch.candidate_BQJ.clamp(min=0)) * batch.score_BQJ).sum()
+
+
 def count_right(reply: Reply, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Right answers and questions."""
-    right = (reply.answer_BQA.argmax(dim=-1) == batch.answer_BQ) & batch.asked_BQ
-    return right.sum(), batch.asked_BQ.sum()
+    """Right answers (scores of the answers, where people gave several) and questions."""
+    best_BQ = reply.answer_BQA.argmax(dim=-1)
+    if batch.score_BQJ.shape[-1]:
+        said_BQJ = batch.candidate_BQJ == best_BQ[..., None]
+        return (batch.score_BQJ * said_BQJ).sum(), batch.asked_BQ.sum()
+    return ((best_BQ == batch.answer_BQ) & batch.asked_BQ).sum(), batch.asked_BQ.sum()
 
 
 def _one_sidedness(reply: Reply, batch: Batch) -> Tensor:

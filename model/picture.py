@@ -11,10 +11,10 @@ from matplotlib.patches import Rectangle
 
 from model.batches import Pool
 from model.network.allocator import COARSE, FINE
-from model.network.levels import GRID, PIXELS
+from model.network.levels import GRID
 from model.network.network import Network
+from model.pretrained.network import PretrainedNetwork
 
-CELL = PIXELS // GRID
 COLUMNS = 3
 WAYS = {
     "propositional": "prop.",
@@ -32,7 +32,9 @@ class Shown:
     title: str
 
 
-def draw(network: Network, source: Pool, answers: Sequence[str], path: Path) -> None:
+def draw(
+    network: Network | PretrainedNetwork, source: Pool, answers: Sequence[str], path: Path
+) -> None:
     """Write a PNG: bright with a frame is full detail, dim is a quarter of the resolution."""
     shown = [_ask(network, source, answers, row) for row in _one_of_each_family(source)]
     rows = -(-len(shown) // COLUMNS)
@@ -44,18 +46,18 @@ def draw(network: Network, source: Pool, answers: Sequence[str], path: Path) -> 
         place.imshow(one.pixels_PP3, interpolation="nearest")
         place.set_title(one.title, fontsize=7)
         for region, level in enumerate(one.level_R):
-            place.add_patch(_mark(region, level))
+            place.add_patch(_mark(region, level, len(one.pixels_PP3) / GRID))
     part = path.with_name(f".{path.name}.part")
     figure.savefig(part, format="png", dpi=110)
     part.replace(path)
 
 
-def _mark(region: int, level: int) -> Rectangle:
-    corner = (CELL * (region % GRID) - 0.5, CELL * (region // GRID) - 0.5)
+def _mark(region: int, level: int, edge: float) -> Rectangle:
+    corner = (edge * (region % GRID) - 0.5, edge * (region // GRID) - 0.5)
     if level == FINE:
-        return Rectangle(corner, CELL, CELL, fill=False, edgecolor="white", linewidth=3)
+        return Rectangle(corner, edge, edge, fill=False, edgecolor="white", linewidth=3)
     shade = 0.65 if level == COARSE else 0.3
-    return Rectangle(corner, CELL, CELL, color="black", alpha=shade, linewidth=0)
+    return Rectangle(corner, edge, edge, color="black", alpha=shade, linewidth=0)
 
 
 def _one_of_each_family(source: Pool) -> list[int]:
@@ -63,7 +65,9 @@ def _one_of_each_family(source: Pool) -> list[int]:
     return [int(np.argmax(split.family_N == n)) for n in range(len(split.families))]
 
 
-def _ask(network: Network, source: Pool, answers: Sequence[str], row: int) -> Shown:
+def _ask(
+    network: Network | PretrainedNetwork, source: Pool, answers: Sequence[str], row: int
+) -> Shown:
     split = source.split
     image = split.image_of(row)
     batch = source.read([image], 0)
@@ -78,5 +82,5 @@ def _ask(network: Network, source: Pool, answers: Sequence[str], row: int) -> Sh
     return Shown(batch.image_BPP3[0].numpy(), reply.level_BQR[0, turn].tolist(), title)
 
 
-def _ways(network: Network) -> list[str]:
+def _ways(network: Network | PretrainedNetwork) -> list[str]:
     return [way for way in WAYS if getattr(network, way) is not None]

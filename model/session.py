@@ -19,20 +19,24 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch.utils.data import DataLoader
 
-from model import manifest, text, trained
+from model import manifest, trained
 from model.batches import Batches, Pool, pool
 from model.checkpoints import WholeCheckpoints, newest_whole, shelf
 from model.console import Progress, explain, log
 from model.errors import BadInput, Diverged
 from model.files import sha256_hex, write_json, write_whole
 from model.learner import Learner
-from model.network.network import Network, Sizes
-from model.settings import Tracking, TrainSettings
+from model.network.network import Network
+from model.pretrained.network import PretrainedNetwork
+from model.pretrained.truth import agreement
+from model.settings import Hyperparameters, Tracking, TrainSettings
 from model.steps import Resume, Steps
+from model.trained import begin
 from model.watch import Curves, Saving
 
 PACKAGES = ("torch", "lightning", "numpy", "pyarrow", "pillow", "safetensors", "wandb")
 LOCK_WAIT_S = 20
+LATER = ("glance", "profile", "encoder_version", "answers_max")  # hyperparameters
 
 
 def train(settings: TrainSettings, data_folder: Path, output: Path, saving: Saving) -> None:
@@ -53,10 +57,10 @@ def _train(
     progress: Progress,
 ) -> None:
     splits = {name: manifest.read_split(data, name) for name in ("train", "val")}
-    words = text.vocabulary(splits["train"].questions)
-    pools = {n: pool(data.folder, s, words, data.answers) for n, s in splits.items()}
-    sizes = _sizes(settings, words, data)
-    learner = _learner(settings, sizes, identity(settings, data.fingerprint))
+    torch.manual_seed(settings.seed)
+    subject = begin(settings.model.hyperparameters, data, splits["train"])
+    pools = {name: _pool(data, name, split, subject) for name, split in splits.items()}
+    learner = _learner(settings, subject.network, identity(settings, data.fingerprint))
     progress.phase("train")
     model = settings.model
     done = Steps(output)
@@ -64,15 +68,27 @@ def _train(
     with _alone(output, learner.rank):
         weights = _fit(settings, output, learner, pools["train"], curves, saving)
         if learner.rank == 0:
-            _write(settings, output, weights, sizes, words, data, curves, done.resumes)
+            _write(settings, output, weights, subject, curves, done.resumes)
+
+
+def _pool(
+    data: manifest.DataSet, name: str, split: manifest.Split, subject: trained.Trained
+) -> Pool:
+    """A split as this network reads it; one over an encoder learns from all who answered."""
+    agreed = None
+    if isinstance(subject.network, PretrainedNetwork):
+        agreed = agreement(data.folder, name, split.ids, subject.answers)
+    return pool(data.folder, split, subject.senses, subject.answers, agreed)
 
 
 def identity(settings: TrainSettings, fingerprint: str) -> str:
     """What must be equal for a checkpoint to be gone on from; places and speed may differ."""
     model = settings.model.model_dump()
-    model["hyperparameters"].pop("workers")
-    if not settings.model.hyperparameters.glance:
-        model["hyperparameters"].pop("glance")  # as it was before there was one
+    chosen = model["hyperparameters"]
+    del chosen["workers"], chosen["encoder"]  # its version says which encoder it is
+    for name in LATER:  # without them it is as it was before there were any
+        if chosen[name] == Hyperparameters.model_fields[name].default:
+            del chosen[name]
     return sha256_hex(json.dumps([model, settings.seed, fingerprint], sort_keys=True).encode())
 
 
@@ -82,18 +98,12 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", module="lightning.*")
 
 
-def _sizes(settings: TrainSettings, words: list[str], data: manifest.DataSet) -> Sizes:
-    chosen = settings.model.hyperparameters
-    return Sizes(
-        chosen.width, len(words) + 1, len(data.answers), chosen.ablation, chosen.glance
-    )
-
-
-def _learner(settings: TrainSettings, sizes: Sizes, identity: str) -> Learner:
-    torch.manual_seed(settings.seed)
+def _learner(
+    settings: TrainSettings, network: Network | PretrainedNetwork, identity: str
+) -> Learner:
     model = settings.model
     return Learner(
-        Network(sizes),
+        network,
         rank=int(os.environ.get("RANK", "0")),
         world=int(os.environ.get("WORLD_SIZE", "1")),
         seed=settings.seed,
@@ -213,10 +223,10 @@ def _alone(output: Path, rank: int) -> Iterator[None]:
 
 
 def _write(
-    settings: TrainSettings, output: Path, weights: dict[str, torch.Tensor], sizes: Sizes,
-    words: list[str], data: manifest.DataSet, curves: Curves, resumes: Sequence[Resume],
+    settings: TrainSettings, output: Path, weights: dict[str, torch.Tensor],
+    subject: trained.Trained, curves: Curves, resumes: Sequence[Resume],
 ) -> None:  # fmt: skip
-    trained.save(output, sizes, weights, words, data.answers, data.fingerprint)
+    trained.keep(output, subject, weights)
     write_whole(output / "curves.csv", curves.csv().encode())
     wall, processor = curves.seconds()
     tracked = settings.tracking.mode != "disabled"
@@ -228,7 +238,7 @@ def _write(
             "seconds": round(wall, 3),
             "processor_seconds": round(processor, 3),
             "parameters": sum(x.numel() for x in weights.values()),
-            "data_fingerprint": data.fingerprint,
+            "data_fingerprint": subject.data_fingerprint,
             "validation_accuracy": curves.validation_accuracy,
             "resumed_from_steps": [one.step for one in resumes],
             "lost_steps": [one.lost for one in resumes],

@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from model.errors import BadInput
@@ -44,13 +44,28 @@ class EarlyStopping(_Section):
 class Hyperparameters(_Section):
     """`workers` are processes that read images ahead; 0 reads in the training process.
 
-    `glance` came later; without it a configuration means what it always did.
+    What has a default came later; without it a configuration means what it always did.
+    `encoder` is the folder of the profile vqa's frozen encoder, `encoder_version` its digest
+    (model/pretrained/folder.py), `answers_max` how many of the most frequent answers it has.
     """
 
     width: Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
     ablation: Ablation
     workers: Count
     glance: bool = False
+    profile: Literal["plain", "vqa"] = "plain"
+    encoder: str = ""
+    encoder_version: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
+    answers_max: Annotated[int, Field(ge=2)] = 3129
+
+    @model_validator(mode="after")
+    def _encoder_of_its_profile(self) -> Self:
+        named = bool(self.encoder), bool(self.encoder_version)
+        if self.profile == "vqa" and (not all(named) or self.glance):
+            raise ValueError("profile (=vqa) needs encoder and encoder_version, and no glance")
+        if self.profile == "plain" and any(named):
+            raise ValueError("encoder and encoder_version need profile: vqa")
+        return self
 
 
 class Model(_Section):

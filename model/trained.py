@@ -4,15 +4,23 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from model import text
 from model.errors import BadInput
 from model.files import write_json, write_whole
 from model.images import PIXELS
+from model.manifest import DataSet, Split
 from model.network.network import Network, Sizes
+from model.pretrained import network as pretrained
+from model.pretrained import saved
+from model.pretrained.truth import most_frequent
+from model.senses import Plain, Senses
+from model.settings import Hyperparameters
 
 NAME = "arr-coc"
 INSTANCES_MAX = 64
@@ -20,19 +28,23 @@ INSTANCES_MAX = 64
 
 @dataclass(frozen=True)
 class Trained:
-    """A network with everything that is needed to ask it a question."""
+    """A network with everything that is needed to ask it a question.
 
-    network: Network
-    words: tuple[str, ...]
+    `words` are those of a plain network; one over an encoder has its own senses.
+    """
+
+    network: Network | pretrained.PretrainedNetwork
+    senses: Senses
     answers: tuple[str, ...]
     data_fingerprint: str
+    words: tuple[str, ...] = ()
 
 
 def save(
     folder: Path, sizes: Sizes, weights: Mapping[str, Tensor], words: Sequence[str],
     answers: Sequence[str], data_fingerprint: str,
 ) -> None:  # fmt: skip
-    """Write both files, each whole."""
+    """Write both files of a plain network."""
     solid = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     write_whole(folder / "weights.safetensors", safetensors.torch.save(solid))
     write_json(
@@ -49,22 +61,55 @@ def save(
     )
 
 
+def begin(chosen: Hyperparameters, data: DataSet, train: Split) -> Trained:
+    """An untrained network for a data set, its parameters drawn from torch's random state."""
+    if chosen.profile == "vqa":
+        frozen, own = saved.open_encoder(Path(chosen.encoder), chosen.encoder_version)
+        answers = most_frequent(train, chosen.answers_max)
+        sizes = pretrained.Sizes(chosen.width, len(answers), chosen.ablation)
+        network = pretrained.PretrainedNetwork(sizes, frozen, own)
+        return Trained(network, own, answers, data.fingerprint)
+    words, answers = tuple(text.vocabulary(train.questions)), data.answers
+    sizes = Sizes(chosen.width, len(words) + 1, len(answers), chosen.ablation, chosen.glance)
+    return Trained(Network(sizes), Plain(words), answers, data.fingerprint, words)
+
+
+def keep(folder: Path, subject: Trained, weights: Mapping[str, Tensor]) -> None:
+    """Write a trained model with these weights, each file whole."""
+    network, answers, fingerprint = subject.network, subject.answers, subject.data_fingerprint
+    if isinstance(network, Network):
+        save(folder, network.sizes, weights, subject.words, answers, fingerprint)
+    else:
+        saved.save(folder, network, weights, answers, fingerprint)
+
+
 def load(folder: Path) -> Trained:
     """Build the network and load its weights, ready to answer. Raises BadInput."""
     try:
         record = json.loads((folder / "architecture.json").read_text())
-        if (record["name"], record["preprocessing"]["pixels"]) != (NAME, PIXELS):
-            raise BadInput(
-                f"{folder} holds another kind of model (={record['name']})", expected=NAME
-            )
-        network = Network(Sizes(**record["sizes"]))
+        network, senses = _build(folder, record)
         weights = safetensors.torch.load((folder / "weights.safetensors").read_bytes())
         network.load_state_dict(weights)
+        answers, words = tuple(record["answers"]), tuple(record.get("words", ()))
+        fingerprint = record["data_fingerprint"]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise BadInput(
             f"no whole model in {folder}: {type(error).__name__}: {error}",
             expected="the output of model.train",
         ) from error
     network.eval()
-    words, answers = tuple(record["words"]), tuple(record["answers"])
-    return Trained(network, words, answers, record["data_fingerprint"])
+    return Trained(network, senses, answers, fingerprint, words)
+
+
+def _build(
+    folder: Path, record: Mapping[str, Any]
+) -> tuple[Network | pretrained.PretrainedNetwork, Senses]:
+    """The network that architecture.json describes, before its weights are loaded."""
+    if record["name"] == saved.NAME:
+        return saved.build(folder, record)
+    if (record["name"], record["preprocessing"]["pixels"]) != (NAME, PIXELS):
+        raise BadInput(
+            f"{folder} holds another kind of model (={record['name']})",
+            expected=f"{NAME} or {saved.NAME}",
+        )
+    return Network(Sizes(**record["sizes"])), Plain(tuple(record["words"]))

@@ -36,7 +36,7 @@ def read(benchmark: str, path: Path) -> pa.Table:
     if benchmark not in _READERS:
         raise BadInput(f"benchmark {benchmark!r}", expected=f"one of {BENCHMARKS}")
     if (path / "dataset.json").is_file():
-        questions = _converted(benchmark, path)
+        questions = converted(benchmark, path)
     else:
         try:
             questions = table(_READERS[benchmark](path), benchmark)
@@ -51,14 +51,23 @@ def read(benchmark: str, path: Path) -> pa.Table:
     return questions.combine_chunks()
 
 
-def _converted(benchmark: str, folder: Path) -> pa.Table:
-    """The split test of a converted data set, held against its manifest."""
+def benchmark_of(folder: Path) -> str:
+    """The format that a data set was converted from; "" if it was not converted."""
+    path = folder / "conversion.json"
+    try:
+        return str(json.loads(path.read_text())["format"]) if path.exists() else ""
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} is damaged ({error})", do="convert again") from error
+
+
+def converted(benchmark: str, folder: Path, split: str = "test") -> pa.Table:
+    """One split of a converted data set, held against its manifest. Raises BadInput."""
     data = manifest.read(folder)
     path = folder / "truth.parquet"
     try:
         sealed = json.loads((folder / "conversion.json").read_text())
         whole = sealed["truth_sha256"] == file_sha256(path)
-        questions = pq.read_table(path, filters=[("split", "=", "test")]).drop_columns("split")
+        questions = pq.read_table(path, filters=[("split", "=", split)]).drop_columns("split")
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise BadInput(f"{path} is missing or damaged ({error})", do="convert again") from error
     if sealed["format"] != benchmark or questions.schema != truth_schema(benchmark):
@@ -66,10 +75,10 @@ def _converted(benchmark: str, folder: Path) -> pa.Table:
             f"{folder} is a data set of the format {sealed['format']}",
             expected=f"a data set of the format {benchmark}",
         )
-    if not whole or questions.num_rows != data.splits["test"]:
+    if not whole or questions.num_rows != data.splits[split]:
         raise BadInput(
             f"{path} is not what was converted",
-            expected=f"the {data.splits['test']} questions of the manifest's split test",
+            expected=f"the {data.splits[split]} questions of the manifest's split {split}",
             do="convert again",
         )
     return questions

@@ -24,6 +24,7 @@ from model import generating, manifest, text
 from model.batches import Batches, dice, pool
 from model.learner import loss_sum
 from model.network.network import Network, Sizes
+from model.senses import Plain
 from model.session import train
 from model.settings import TrainSettings
 from model.watch import Saving
@@ -83,7 +84,7 @@ def _plain_loop(folder: Path) -> list[float]:
     whole = manifest.read(folder)
     split = manifest.read_split(whole, "train")
     words = text.vocabulary(split.questions)
-    source = pool(folder, split, words, whole.answers)
+    source = pool(folder, split, Plain(tuple(words)), whole.answers)
     torch.manual_seed(SEED)
     network = Network(Sizes(64, len(words) + 1, len(whole.answers), "none"))
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
@@ -110,7 +111,8 @@ def source_cost(source, number: int) -> float:
 def _reading(folder: Path) -> None:
     whole = manifest.read(folder)
     split = manifest.read_split(whole, "train")
-    source = pool(folder, split, text.vocabulary(split.questions), whole.answers)
+    words = tuple(text.vocabulary(split.questions))
+    source = pool(folder, split, Plain(words), whole.answers)
     start = time.process_time()
     for _ in islice(Batches(source, SEED, IMAGES, 0, 0, 1), 100):
         pass
