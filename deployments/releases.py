@@ -1,76 +1,95 @@
-"""Releases in the store: sealed folders under one digest, verified whenever they are read.
+"""Releases in the store: sealed, signed folders under one digest, verified at every load.
 
     releases/<digest>/MANIFEST          `sha256sum` lines of all other files, sorted
+    releases/<digest>/SIGNATURE         over all other files, see deployments/signing.py
     releases/<digest>/weights.safetensors, …
 
-The digest is the SHA-256 of MANIFEST, so it stands for every byte of the release. Objects
+The digest is the SHA-256 of MANIFEST, so it stands for every byte of the release; the ledger
+says which digest a version is, and the signature that somebody trusted here made it. Objects
 are created once and MANIFEST last: a release with a manifest is complete.
 """
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from deployments import Release, Store
+from deployments.signing import SIGNATURE, PrivateKey, Trusted, check, refused, sign, signer_of
 from policy.errors import AlreadyExists, NotFound, ReleaseError
 
 MANIFEST = "MANIFEST"
 
 
-def seal(folder: Path) -> str:
-    """Write MANIFEST over all files of `folder` and return the digest."""
-    lines = [f"{_sha256(path.read_bytes())}  {name}\n" for name, path in _files(folder).items()]
+@dataclass(frozen=True)
+class Published:
+    """A release in the store and the fingerprint of the key that signed it there."""
+
+    digest: str
+    signed_by: str
+
+
+def seal(folder: Path, key: PrivateKey) -> str:
+    """Write MANIFEST over all files of `folder`, sign them, and return the digest."""
+    lines = [f"{_sha256(path)}  {name}\n" for name, path in _files(folder).items()]
     (folder / MANIFEST).write_text("".join(lines))
-    return _sha256((folder / MANIFEST).read_bytes())
+    sign(folder, key)
+    return _sha256(folder / MANIFEST)
 
 
-def publish(store: Store, folder: Path, digest: str) -> None:
+def publish(store: Store, folder: Path, digest: str, trusted: Trusted) -> Published:
     """Copy a sealed folder into the store. Safe to repeat after a crash.
 
+    The same bytes sealed twice have two signatures; the one that the store has stays.
+
     Raises:
-        ReleaseError: if the folder is not what `digest` stands for.
+        ReleaseError: if the folder is not what `digest` stands for, or the signature that
+            counts is not by a trusted key.
     """
-    verify(folder, digest)
-    for name, path in {**_files(folder), MANIFEST: folder / MANIFEST}.items():
-        key, data = f"releases/{digest}/{name}", path.read_bytes()
+    signed_by = verify(folder, digest, trusted)
+    for name in (*_files(folder), SIGNATURE, MANIFEST):
+        key, data = f"releases/{digest}/{name}", (folder / name).read_bytes()
         try:
             store.create(key, data)
         except AlreadyExists as error:
-            if store.read(key) != data:
-                raise _damaged(digest, f"{name} in the store has other bytes") from error
+            stored = store.read(key)
+            if name == SIGNATURE:
+                (folder / SIGNATURE).write_bytes(stored)
+                signed_by = verify(folder, digest, trusted)
+            elif stored != data:
+                raise refused(digest, f"{name} in the store has other bytes") from error
+    return Published(digest, signed_by)
 
 
-def fetch(store: Store, release: Release, folder: Path) -> Path:
+def fetch(store: Store, release: Release, folder: Path, trusted: Trusted) -> Path:
     """Bring a release to `folder/<digest>`, verified, and return that path.
 
     A copy that is already there is verified again and made anew if it fails.
 
     Raises:
-        ReleaseError: if the store's copy is missing a file or has one changed byte.
+        ReleaseError: if the store's copy is missing a file, has one changed byte, or is not
+            signed by a trusted key.
     """
-    target = folder / release.digest
+    digest, target = release.digest, folder / release.digest
     if target.is_dir():
         try:
-            verify(target, release.digest)
+            verify(target, digest, trusted)
             return target
         except ReleaseError:
             pass  # a half copy of a killed process: the store's own is checked below
-    for name, expected in read_manifest(store, release.digest).items():
-        data = read_file(store, release.digest, name)
-        if _sha256(data) != expected:
-            raise _damaged(release.digest, f"{name} has SHA-256 {_sha256(data)[:12]}…")
-        _write(target / name, data)
-    _write(target / MANIFEST, read_file(store, release.digest, MANIFEST))
-    verify(target, release.digest)
+    names = read_manifest(store, digest)
+    signer_of(_signature(store, digest), digest, trusted)  # before all the rest is copied
+    for name in (*names, SIGNATURE, MANIFEST):
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(read_file(store, digest, name))
+    verify(target, digest, trusted)
     return target
 
 
 def read_manifest(store: Store, digest: str) -> Mapping[str, str]:
     """Return {path: SHA-256} of a stored release. Raises ReleaseError."""
-    data = read_file(store, digest, MANIFEST)
-    if _sha256(data) != digest:
-        raise _damaged(digest, f"{MANIFEST} has SHA-256 {_sha256(data)[:12]}…")
-    return _parse(data.decode(), digest)
+    return _parse(read_file(store, digest, MANIFEST), digest)
 
 
 def read_file(store: Store, digest: str, name: str) -> bytes:
@@ -78,46 +97,55 @@ def read_file(store: Store, digest: str, name: str) -> bytes:
     try:
         return store.read(f"releases/{digest}/{name}")
     except NotFound as error:
-        raise _damaged(digest, f"{name} is missing") from error
+        raise refused(digest, f"{name} is missing") from error
 
 
-def verify(folder: Path, digest: str) -> None:
-    """Check every file of `folder` against MANIFEST, and MANIFEST against `digest`.
+def verify(folder: Path, digest: str, trusted: Trusted) -> str:
+    """Check MANIFEST against `digest`, every file against MANIFEST, and the signature.
+
+    Returns:
+        The fingerprint of the key that signed it.
 
     Raises:
-        ReleaseError: naming the first file that is missing, changed or not listed.
+        ReleaseError: naming the first file that is missing, changed or not listed, or what
+            is wrong with the signature.
     """
     if not (folder / MANIFEST).is_file():
-        raise _damaged(digest, f"{MANIFEST} is missing")
-    data = (folder / MANIFEST).read_bytes()
-    if _sha256(data) != digest:
-        raise _damaged(digest, f"{MANIFEST} has SHA-256 {_sha256(data)[:12]}…")
-    listed, found = _parse(data.decode(), digest), _files(folder)
+        raise refused(digest, f"{MANIFEST} is missing")
+    listed, found = _parse((folder / MANIFEST).read_bytes(), digest), _files(folder)
     for name, expected in listed.items():
         if name not in found:
-            raise _damaged(digest, f"{name} is missing")
-        if _sha256(found[name].read_bytes()) != expected:
-            raise _damaged(digest, f"{name} does not have its listed SHA-256")
+            raise refused(digest, f"{name} is missing")
+        if (sha256 := _sha256(found[name])) != expected:
+            raise refused(digest, f"{name} has SHA-256 {sha256[:12]}…, not the listed one")
     for name in found:
         if name not in listed:
-            raise _damaged(digest, f"{name} is not listed in {MANIFEST}")
+            raise refused(digest, f"{name} is not listed in {MANIFEST}")
+    return check(folder, digest, trusted)
+
+
+def _signature(store: Store, digest: str) -> bytes | None:
+    try:
+        return store.read(f"releases/{digest}/{SIGNATURE}")
+    except NotFound:
+        return None
 
 
 def _files(folder: Path) -> dict[str, Path]:
     """All files of a release but its seal, by relative path, in order."""
     paths = (path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in paths}
-    return {
-        n: names[n] for n in sorted(names) if n != MANIFEST and not n.startswith("SIGNATURE")
-    }
+    return {name: names[name] for name in sorted(names) if name not in (MANIFEST, SIGNATURE)}
 
 
-def _parse(text: str, digest: str) -> dict[str, str]:
+def _parse(data: bytes, digest: str) -> dict[str, str]:
+    if (sha256 := hashlib.sha256(data).hexdigest()) != digest:
+        raise refused(digest, f"{MANIFEST} has SHA-256 {sha256[:12]}…")
     entries = {}
-    for line in text.splitlines():
+    for line in data.decode(errors="replace").splitlines():
         sha256, _, name = line.partition("  ")
         if len(sha256) != 64 or not name or _leaves_folder(name):
-            raise _damaged(digest, f"{MANIFEST} has the line {line!r}")
+            raise refused(digest, f"{MANIFEST} has the line {line!r}")
         entries[name] = sha256
     return entries
 
@@ -126,19 +154,6 @@ def _leaves_folder(name: str) -> bool:
     return PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
 
 
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _damaged(digest: str, found: str) -> ReleaseError:
-    return ReleaseError(
-        f"release {digest[:12]}: {found}",
-        expected="exactly the files that were registered",
-        holds="it is not served and nothing else was changed",
-        do="register the version anew, or roll back to one that verifies",
-    )
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments import Place, Release, connect, ledger, releases
+from deployments.keys import trusted
 from policy.config import Config, load_config
 from policy.ledger import Ledger, RolloutChanged
 from policy.state import Phase, desired_weights
@@ -76,19 +77,18 @@ def ensure(completed: bool) -> None:
 
 def register_broken_copy(config: Config, place: Place, version: str) -> str:
     """Enter a copy of `version` that answers with wrong colours, past the gate on purpose."""
-    from tasks.release import enter, read_scores
+    from tasks.release import enter, publish, read_scores
 
     digest = state_of(place).version(version).registered.digest
     folder = Path(config.root).absolute() / "runs" / "broken-copy"
     shutil.rmtree(folder, ignore_errors=True)
-    source = releases.fetch(place.store, Release(version, digest), folder / "source")
-    copy = shutil.copytree(source, folder / "copy", ignore=shutil.ignore_patterns("MANIFEST"))
+    good = Release(version, digest)
+    copy = releases.fetch(place.store, good, folder, trusted(config))
     break_answers(copy / "architecture.json")
-    sealed = releases.seal(copy)
-    releases.publish(place.store, copy, sealed)
+    published = publish(config, copy)
     why = ("demo: broken on purpose and entered past the gate",)
     lineage = {"copy_of": version, "broken": "answers mixed up"}
-    return enter(config, sealed, read_scores(copy), why, lineage, "make demo")
+    return enter(config, published, read_scores(copy), why, lineage, "make demo")
 
 
 def break_answers(path: Path) -> None:

@@ -41,8 +41,9 @@ def tell(state: Ledger) -> list[str]:
 
 def _told(record: Record) -> str:
     match record.event:
-        case Registered(version=version, accuracy=accuracy):
-            return f"{version}  registered by {record.by}: accuracy {accuracy:.3f}"
+        case Registered(version=version, accuracy=accuracy, signed_by=key):
+            signed = f"signed by {key[:12]}" if key else "not signed"
+            return f"{version}  registered by {record.by}: accuracy {accuracy:.3f}, {signed}"
         case RolloutChanged(rollout=rollout) if rollout.phase in TOLD:
             what = f"{rollout.version}  {TOLD[rollout.phase]} on {rollout.endpoint}"
             return f"{what}: {rollout.reason}"

@@ -34,6 +34,8 @@ Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Scalar = bool | int | float | str
+_KEY_SOURCE = r"^(made-here|environment|secret/[a-z0-9-]+)$"
+_PUBLIC_KEY = r"^-----BEGIN PUBLIC KEY-----\n"
 
 
 class _Section(BaseModel):
@@ -310,6 +312,19 @@ class Notifications(_Section):
     )
 
 
+class Signing(_Section):
+    """Whose releases serve here: only those that one of the trusted keys signed."""
+
+    private_key: Annotated[str, Field(pattern=_KEY_SOURCE)] = Field(
+        description="what signs new releases; made-here: made at first use below root; "
+        "environment: PEM in ARR_COC_SIGNING_KEY; secret/NAME: PEM in a Prefect secret block"
+    )
+    trusted: tuple[Annotated[str, Field(pattern=_PUBLIC_KEY)], ...] = Field(
+        description="public keys in PEM, of today's signer and of those whose releases may "
+        "still serve; a key made here is trusted without standing here"
+    )
+
+
 class Local(_Section):
     """The servers of the place `local`. All listen on 127.0.0.1."""
 
@@ -353,6 +368,7 @@ class Config(_Section):
     serving: Serving
     retraining: Retraining
     notifications: Notifications
+    signing: Signing
     local: Local | None = None
 
     @model_validator(mode="after")
@@ -363,6 +379,18 @@ class Config(_Section):
             raise ValueError(
                 f"compute.machine (={self.compute.machine}) and compute.spot "
                 f"(={self.compute.spot}) must be 'local' and false for place: local"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_signer(self) -> Self:
+        here = self.signing.private_key == "made-here"
+        if here and self.place != "local":
+            raise ValueError("signing.private_key (=made-here) is for place: local only")
+        if not here and not self.signing.trusted:
+            raise ValueError(
+                f"signing.trusted is empty, but signing.private_key "
+                f"(={self.signing.private_key}) needs its public key there"
             )
         return self
 
@@ -379,7 +407,7 @@ def parse_config(text: str, name: str) -> Config:
         raise ConfigError(f"{name} is not YAML: {error}", do="correct the file") from error
     except ValidationError as error:
         wrong = "\n".join(
-            f"  {_dotted(e['loc'])} (={e['input']!r}): {e['msg']}"
+            f"  {_dotted(e['loc'])} (={_shown(e['input'])}): {e['msg']}"
             for e in error.errors(include_url=False)
         )
         raise ConfigError(
@@ -417,6 +445,12 @@ def with_model(config: Config, **changes: object) -> Config:
     record = config.model_dump(mode="json")
     text = yaml.safe_dump({**record, "model": {**record["model"], **wanted}})
     return parse_config(text, "the configuration with other model settings")
+
+
+def _shown(value: object) -> str:
+    """The value as it was written; a private key that stands in the wrong place is not told."""
+    text = repr(value)
+    return "a private key, not shown here" if "PRIVATE KEY" in text else text
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

@@ -31,6 +31,8 @@ class Registered(BaseModel, frozen=True, extra="forbid"):
     families: Mapping[str, float]
     reasons: tuple[str, ...]
     lineage: Mapping[str, str]
+    signed_by: str = ""
+    """Fingerprint of the key; empty in records of before, whose releases serve no more."""
 
 
 class RolloutChanged(BaseModel, frozen=True, extra="forbid"):

@@ -8,8 +8,11 @@ from typing import Any
 from prefect.runtime import flow_run
 
 from deployments import Release, connect, ledger, releases
+from deployments.keys import signing_key, trusted
+from deployments.releases import Published
+from deployments.signing import PrivateKey
 from policy.config import Config
-from policy.errors import DataError, GateFailed
+from policy.errors import ConfigError, DataError, GateFailed
 from policy.gate import GateReport, Paired, Scores, compare, judge
 from policy.ledger import Ledger, Registered
 from tasks import once, remote
@@ -32,7 +35,7 @@ def champion(config: Config) -> Release | None:
 def champion_scores(config: Config, data: str, release: Release) -> str:
     """Score production on the same questions, once per release and data set."""
     place, root = connect(config), Path(config.root).absolute()
-    model = releases.fetch(place.store, release, root / "copies")
+    model = releases.fetch(place.store, release, root / "copies", trusted(config))
     scores = read_scores(model)
     if scores.data_fingerprint == config.dataset.version:
         return str(model)
@@ -62,7 +65,7 @@ def require(report: GateReport, run: Run) -> None:
 
 @remote
 def register(config: Config, run: Run, trained: str, scores: str, report: GateReport) -> str:
-    """Seal the release, store it and enter it in the ledger; return its version.
+    """Seal and sign the release, store it and enter it in the ledger; return its version.
 
     A run that was registered before a crash gives the version it has already.
     """
@@ -77,20 +80,31 @@ def register(config: Config, run: Run, trained: str, scores: str, report: GateRe
     lineage = lineage_of(config, run, Path(trained))
     (folder / "gate.json").write_text(report.model_dump_json(indent=1))
     (folder / "lineage.json").write_text(json.dumps(lineage, indent=1, sort_keys=True))
-    digest = releases.seal(folder)
-    releases.publish(connect(config).store, folder, digest)
-    return enter(config, digest, read_scores(folder), report.reasons, lineage, "retrain")
+    published = publish(config, folder)
+    return enter(config, published, read_scores(folder), report.reasons, lineage, "retrain")
+
+
+def publish(config: Config, folder: Path) -> Published:
+    """Seal and sign `folder` with the key of this place, and store it."""
+    digest = releases.seal(folder, signer(config))
+    return releases.publish(connect(config).store, folder, digest, trusted(config))
+
+
+def signer(config: Config) -> PrivateKey:
+    """The key that signs here. Raises ConfigError if there is none that would be trusted."""
+    return signing_key(config, _secret)
 
 
 def enter(
     config: Config,
-    digest: str,
+    published: Published,
     scores: Scores,
     reasons: tuple[str, ...],
     lineage: dict[str, str],
     by: str,
 ) -> str:
     """Enter a stored release in the ledger under a version made of the day and its digest."""
+    digest = published.digest
     version = f"{ledger.now():%Y.%m.%d}-{digest[:7]}"
 
     def decide(state: Ledger) -> Registered | None:
@@ -103,6 +117,7 @@ def enter(
             families={name: family.accuracy for name, family in scores.families.items()},
             reasons=reasons,
             lineage=lineage,
+            signed_by=published.signed_by,
         )
 
     state = ledger.append(connect(config).store, decide, by=by, run=_flow_run())
@@ -147,6 +162,21 @@ def _compare(champion: str, ours: Path, theirs: Path, alpha: float) -> Paired:
             holds="nothing was registered",
         )
     return compare(champion, both["correct_x"].tolist(), both["correct_y"].tolist(), alpha)
+
+
+def _secret(name: str) -> str:
+    """The text in a secret block of the Prefect server. Raises ConfigError."""
+    from prefect.blocks.system import Secret
+
+    try:
+        block: Any = Secret.load(name)
+    except ValueError as error:
+        raise ConfigError(
+            f"no secret block {name!r} (signing.private_key)",
+            expected=f"a block secret/{name} with a private key in PEM",
+            holds="nothing was signed",
+        ) from error
+    return str(block.get())
 
 
 def _flow_run() -> str:

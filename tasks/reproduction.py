@@ -6,7 +6,8 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
-from deployments import connect, ledger, releases
+from deployments import Release, connect, ledger, releases
+from deployments.keys import trusted
 from policy.config import Config, parse_config
 from policy.errors import NotFound, ReleaseError
 from tasks import once, remote
@@ -39,8 +40,13 @@ def compare_weights(config: Config, version: str, trained: str) -> str:
     """Compare the new weights with the released ones, byte by byte. Raises ReleaseError."""
     place = connect(config)
     registered = ledger.read(place.store).version(version).registered
-    expected = releases.read_manifest(place.store, registered.digest)[WEIGHTS]
-    found = hashlib.sha256((Path(trained) / WEIGHTS).read_bytes()).hexdigest()
+    release = Release(version, registered.digest)
+    copies = Path(config.root).absolute() / "copies"
+    released = releases.fetch(place.store, release, copies, trusted(config))
+    expected, found = (
+        hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        for folder in (released, Path(trained))
+    )
     packages = json.loads((Path(trained) / "training.json").read_text())["packages"]
     if found != expected:
         raise ReleaseError(

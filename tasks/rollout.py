@@ -14,6 +14,7 @@ from pathlib import Path
 from prefect.runtime import flow_run
 
 from deployments import Place, Release, connect, ledger, releases
+from deployments.keys import trusted
 from deployments.replay import read_requests, replaying
 from policy.commands import abort, promote_now
 from policy.config import Config
@@ -271,6 +272,5 @@ def _other(stable: str | None, version: str) -> str | None:
 
 def _bring(place: Place, config: Config, version: str) -> Path:
     digest = ledger.read(place.store).version(version).registered.digest
-    return releases.fetch(
-        place.store, Release(version, digest), Path(config.root).absolute() / "copies"
-    )
+    folder = Path(config.root).absolute() / "copies"
+    return releases.fetch(place.store, Release(version, digest), folder, trusted(config))

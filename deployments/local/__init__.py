@@ -7,6 +7,7 @@ python -m deployments.local down CONFIG    stop all of it; the data stays
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from deployments import Place
@@ -44,6 +45,7 @@ def endpoints_of(
     config: Config, server: str = "model.serve", guard: "Guard | None" = None
 ) -> "Mapping[str, EnvoyEndpoint]":
     """The endpoints alone, by name; see `connect`."""
+    from deployments.keys import trusted
     from deployments.local.endpoint import EnvoyEndpoint
     from deployments.local.layout import layout_of
     from deployments.local.servers import guard_of, local_of, replicas_of
@@ -51,7 +53,8 @@ def endpoints_of(
 
     local, layout = local_of(config), layout_of(config.root)
     store, guard = open_store(config.root), guard or guard_of(config)
+    keys = partial(trusted, config)
     return {
-        name: EnvoyEndpoint(layout, name, local, store, guard, server, replicas)
+        name: EnvoyEndpoint(layout, name, local, store, guard, server, replicas, keys)
         for name, replicas in replicas_of(config).items()
     }

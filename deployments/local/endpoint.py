@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from deployments.local.servers import (
     reserved_ports,
     servers_of,
 )
+from deployments.signing import Trusted
 from policy.config import Local
 from policy.errors import EndpointError, Unsupported
 
@@ -46,6 +47,7 @@ class EnvoyEndpoint:
         server: the module that serves a release by the contract of model/README.md.
         replicas: server processes per version. With two or more, one that is killed costs
             no request even where its version has all the traffic.
+        trusted: gives the keys whose releases may serve, asked anew for each of them.
     """
 
     def __init__(
@@ -57,11 +59,13 @@ class EnvoyEndpoint:
         guard: Guard,
         server: str,
         replicas: int,
+        trusted: Callable[[], Trusted],
     ) -> None:
         self.name = name
         self.url = f"http://127.0.0.1:{listener_port(local, name)}"
         self._layout, self._local, self._store = layout, local, store
         self._guard, self._server, self._replicas = guard, server, replicas
+        self._trusted = trusted
         self._supervisor = Supervisor(layout)
         self._plane = DataPlane(layout, name, Admin(name, admin_port(local, name)))
         token = os.environ.get(envoy.TOKENS, "").split(",")[0].strip()
@@ -198,7 +202,8 @@ class EnvoyEndpoint:
                 )
             if server.version == release.version:
                 return
-        folder = releases.fetch(self._store, release, self._layout.serving(self.name))
+        serving = self._layout.serving(self.name)
+        folder = releases.fetch(self._store, release, serving, self._trusted())
         with alone(self._layout.supervisor / "ports.lock", "the choice of ports"):
             taken = reserved_ports(self._supervisor)
             ports = find_free(*self._local.model_ports, self._replicas, taken)

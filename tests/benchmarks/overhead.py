@@ -1,6 +1,6 @@
 """How much longer the retrain flow takes than the same work done by hand.
 
-    .venv/bin/python tests/benchmarks/overhead.py
+    .venv/bin/python -m tests.benchmarks.overhead
 
 Both train the model of deployments/local.yaml in full and bring it to staging and production
 of a stack of their own, whose server and worker are already up. By hand means: the programs
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 import stack as e2e
 
 from deployments import Release, releases
+from deployments.keys import signing_key, trusted
 
 FULL_SIZE = {}
 
@@ -49,19 +50,17 @@ def by_hand(stack: e2e.Stack) -> None:
     wanted = ("model", "compute", "checkpointing", "tracking")
     train = {"seed": 2, **{name: sections[name] for name in wanted}}
     data = {"dataset": sections["dataset"]}
-    torchrun = ("torch.distributed.run", "--standalone",
-                "--nproc-per-node", str(config.compute.processes), "-m")  # fmt: skip
     program(folder, "data", data, "model.data")
     program(folder, "check", data, "model.data", "--check", folder / "data")
-    program(folder, "train", train, *torchrun, "model.train", "--data", folder / "data")
+    program(folder, "train", train, "model.train", "--data", folder / "data")
     program(folder, "scores", {"compute": sections["compute"]}, "model.evaluate",
             "--data", folder / "data", "--model", folder / "train")  # fmt: skip
     release = folder / "release"
     left_out = shutil.ignore_patterns(".*", "checkpoints", "wandb")
     for part in ("train", "scores"):
         shutil.copytree(folder / part, release, dirs_exist_ok=True, ignore=left_out)
-    digest = releases.seal(release)
-    releases.publish(stack.place.store, release, digest)
+    digest = releases.seal(release, signing_key(config))
+    releases.publish(stack.place.store, release, digest, trusted(config))
     for name in ("staging", "production"):
         serve(stack, name, Release("by-hand", digest))
 

@@ -21,6 +21,7 @@ from unittest.mock import patch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from deployments import ledger, local, releases
+from deployments.keys import signing_key, trusted
 from deployments.local import stack
 from deployments.local.layout import layout_of
 from deployments.local.programs import Supervisor
@@ -104,8 +105,8 @@ class Trials:
             for n in range(10)
         ]
         (folder / "requests.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-        digest = releases.seal(folder)
-        releases.publish(self.store, folder, digest)
+        digest = releases.seal(folder, signing_key(self.config))
+        releases.publish(self.store, folder, digest, trusted(self.config))
         if behaviour.get("damaged"):
             (self.root / "releases" / digest / "behaviour.json").write_text("{}")
         event = Registered(

@@ -14,6 +14,7 @@ import httpx
 import psutil
 
 from deployments import Release, connect, ledger, releases
+from deployments.keys import trusted
 from policy.config import load_config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -95,14 +96,14 @@ class Stack:
 
     def copy_of(self, version: str, name: str) -> str:
         """Register a copy of a release under a digest of its own."""
-        from tasks.release import enter, read_scores
+        from tasks.release import enter, publish, read_scores
 
         digest = self.ledger().version(version).registered.digest
-        folder = releases.fetch(self.place.store, Release(version, digest), self.root / name)
+        release, keys = Release(version, digest), trusted(self.config)
+        folder = releases.fetch(self.place.store, release, self.root / name, keys)
         (folder / "lineage.json").write_text(json.dumps({"copy": name}))
-        sealed = releases.seal(folder)
-        releases.publish(self.place.store, folder, sealed)
-        return enter(self.config, sealed, read_scores(folder), ("a test",), {}, "a test")
+        published = publish(self.config, folder)
+        return enter(self.config, published, read_scores(folder), ("a test",), {}, "a test")
 
     def ask(self) -> int:
         """One question to production as a user would ask it; the status, 0 if none came."""

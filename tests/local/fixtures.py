@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployments import Endpoint, Place, Release, local, releases
+from deployments.keys import signing_key, trusted
 from deployments.local import stack
 from deployments.local.layout import layout_of
 from deployments.local.ports import is_free
@@ -81,6 +82,8 @@ def make_release(root) -> Callable[..., Release]:
 def maker(root: Path) -> Callable[..., Release]:
     """Publishes releases whose server behaves as told (tests/local/answers.py), each once."""
     made: dict[str, Release] = {}
+    config = load_config(PROJECT / "deployments/local.yaml")
+    config = config.model_copy(update={"root": str(root)})
 
     def make(version: str, **behaviour) -> Release:
         if version not in made:
@@ -88,8 +91,8 @@ def maker(root: Path) -> Callable[..., Release]:
             folder.mkdir(parents=True)
             text = json.dumps({"version": version, **behaviour})
             (folder / "behaviour.json").write_text(text)
-            digest = releases.seal(folder)
-            releases.publish(open_store(str(root)), folder, digest)
+            digest = releases.seal(folder, signing_key(config))
+            releases.publish(open_store(str(root)), folder, digest, trusted(config))
             made[version] = Release(version, digest)
         return made[version]
 

@@ -1,14 +1,19 @@
 """The store creates objects once; releases are verified to the last byte; one writer wins."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from deployments import Release, ledger, releases
+from deployments.signing import new_key
 from deployments.store import open_store
 from policy.errors import AlreadyExists, LedgerError, NotFound, ReleaseError, StoreError
 from policy.ledger import RetrainingStarted
+
+KEY = new_key()
+TRUSTED = {KEY.public.fingerprint: KEY.public}
 
 
 @pytest.fixture
@@ -85,15 +90,15 @@ def test_a_broken_chain_stops_the_next_writer(store, tmp_path):
 
 class TestReleases:
     def test_a_release_comes_back_as_it_was(self, store, folder, tmp_path):
-        digest = releases.seal(folder)
-        releases.publish(store, folder, digest)
-        releases.publish(store, folder, digest)  # a crash between may repeat it
-        copy = releases.fetch(store, Release("v1", digest), tmp_path / "copies")
+        digest = releases.seal(folder, KEY)
+        releases.publish(store, folder, digest, TRUSTED)
+        releases.publish(store, folder, digest, TRUSTED)  # a crash between may repeat it
+        copy = releases.fetch(store, Release("v1", digest), tmp_path / "copies", TRUSTED)
         assert (copy / "weights.safetensors").read_bytes() == bytes(range(256))
-        assert releases.seal(copy) == digest
+        assert releases.seal(copy, KEY) == digest
 
     def test_the_manifest_is_one_of_sha256sum(self, folder):
-        releases.seal(folder)
+        releases.seal(folder, KEY)
         lines = (folder / "MANIFEST").read_text().splitlines()
         assert [line.split("  ")[1] for line in lines] == [
             "sub/architecture.json",
@@ -104,19 +109,19 @@ class TestReleases:
         "name", ["weights.safetensors", "sub/architecture.json", "MANIFEST"]
     )
     def test_one_changed_byte_in_the_store_is_refused(self, store, folder, tmp_path, name):
-        digest = releases.seal(folder)
-        releases.publish(store, folder, digest)
+        digest = releases.seal(folder, KEY)
+        releases.publish(store, folder, digest, TRUSTED)
         path = tmp_path / "store/releases" / digest / name
         path.write_bytes(_flip(path.read_bytes()))
         with pytest.raises(ReleaseError, match=name.split("/")[-1]):
-            releases.fetch(store, Release("v1", digest), tmp_path / "copies")
+            releases.fetch(store, Release("v1", digest), tmp_path / "copies", TRUSTED)
 
     def test_a_damaged_copy_is_fetched_anew(self, store, folder, tmp_path):
-        digest = releases.seal(folder)
-        releases.publish(store, folder, digest)
-        copy = releases.fetch(store, Release("v1", digest), tmp_path / "copies")
+        digest = releases.seal(folder, KEY)
+        releases.publish(store, folder, digest, TRUSTED)
+        copy = releases.fetch(store, Release("v1", digest), tmp_path / "copies", TRUSTED)
         (copy / "weights.safetensors").write_bytes(b"")
-        again = releases.fetch(store, Release("v1", digest), tmp_path / "copies")
+        again = releases.fetch(store, Release("v1", digest), tmp_path / "copies", TRUSTED)
         assert (again / "weights.safetensors").read_bytes() == bytes(range(256))
 
     @pytest.mark.parametrize(
@@ -125,22 +130,23 @@ class TestReleases:
             (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors is missing"),
             (lambda f: (f / "extra").write_text(""), "extra is not listed"),
             (lambda f: (f / "MANIFEST").unlink(), "MANIFEST is missing"),
-            (lambda f: (f / "weights.safetensors").write_bytes(b""), "listed SHA-256"),
+            (lambda f: (f / "weights.safetensors").write_bytes(b""), "not the listed one"),
+            (lambda f: (f / "SIGNATURE").unlink(), "it has no SIGNATURE"),
         ],
     )
     def test_a_spoiled_folder_is_not_published(self, store, folder, spoil, found):
-        digest = releases.seal(folder)
+        digest = releases.seal(folder, KEY)
         spoil(folder)
         with pytest.raises(ReleaseError, match=found):
-            releases.publish(store, folder, digest)
+            releases.publish(store, folder, digest, TRUSTED)
         assert not store.list("releases")
 
     def test_a_manifest_cannot_write_outside_its_folder(self, store, folder, tmp_path):
         (folder / "MANIFEST").write_text("0" * 64 + "  ../../escape\n")
-        digest = releases._sha256((folder / "MANIFEST").read_bytes())
+        digest = hashlib.sha256((folder / "MANIFEST").read_bytes()).hexdigest()
         store.create(f"releases/{digest}/MANIFEST", (folder / "MANIFEST").read_bytes())
         with pytest.raises(ReleaseError, match="escape"):
-            releases.fetch(store, Release("v1", digest), tmp_path / "copies")
+            releases.fetch(store, Release("v1", digest), tmp_path / "copies", TRUSTED)
         assert not Path(tmp_path / "escape").exists()
 
 
