@@ -79,6 +79,11 @@ def decides_at(plan: Plan) -> Mapping[str, float]:
     return {name: -log(plan.judge.alpha * share) for name, share, _ in _judged(plan)}
 
 
+def proves_at(plan: Plan) -> Mapping[str, float]:
+    """The log evidence at which each judged metric counts as no worse than stable."""
+    return {name: -log(plan.judge.alpha) for name, _, _ in _judged(plan)}
+
+
 def not_proven(evidence: Evidence, plan: Plan) -> str:
     """What is still to be shown before the canary counts as good as stable; "" if nothing.
 

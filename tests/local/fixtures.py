@@ -41,6 +41,7 @@ def configured(root: Path) -> Config:
         "staging_admin_port",
         "production_port",
         "production_admin_port",
+        "metrics_port",
     )
     first = free_row(len(names) + 20)
     ports = {name: first + index for index, name in enumerate(names)}
