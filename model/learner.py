@@ -11,14 +11,12 @@ from typing_extensions import override
 
 from model.batches import UNKNOWN, Batch, dice
 from model.errors import BadInput, Diverged
-from model.network.levels import cover
+from model.looking import looking
 from model.network.network import Network, Reply
 from model.pretrained.network import PretrainedNetwork
 
 OPPOSITION = 0.05  # weight of keeping every way of knowing in use
 POINTING = 0.3  # weight of pointing at what is asked about, where the data knows it
-LOOKING = 0.1, 0.3  # weights of the first hop's look at what is asked about, and the last's
-#                     at what the answer is about, where the data knows both
 WARM_UP_STEPS = 20
 FINAL_RATE = 0.02  # of the learning rate, after the cosine
 DECAY = 0.01
@@ -94,7 +92,7 @@ class Learner(pl.LightningModule):
 
 
 def loss_sum(reply: Reply, batch: Batch) -> Tensor:
-    """Sum over the questions: answer, opposition and pointing."""
+    """Sum over the questions: answer, opposition, pointing and what the boxes teach."""
     answer = _answers_loss(reply, batch)
     pointing = functional.nll_loss(
         reply.relevance_BQR.flatten(0, 1),
@@ -102,22 +100,8 @@ def loss_sum(reply: Reply, batch: Batch) -> Tensor:
         ignore_index=UNKNOWN,
         reduction="sum",
     )
-    looking = sum(
-        weight * _missing(looked_BQT, box_BQ4)
-        for weight, looked_BQT, box_BQ4 in zip(
-            LOOKING, reply.looked_BQT, (batch.box_BQ4, batch.answer_box_BQ4), strict=True
-        )
-    )
-    return answer + POINTING * pointing + looking + OPPOSITION * _one_sidedness(reply, batch)
-
-
-def _missing(looked_BQT: Tensor, box_BQ4: Tensor) -> Tensor:
-    """Sum of -log of the attention that falls into each box; 0 where there is no box."""
-    known_BQ = (box_BQ4[..., 2:] > box_BQ4[..., :2]).all(dim=-1)
-    if not known_BQ.any():
-        return looked_BQT.new_zeros(())
-    inside_BQ = (looked_BQT * cover(box_BQ4)).sum(dim=-1).clamp(min=1e-6)
-    return -(inside_BQ.log() * known_BQ).sum()
+    opposition = OPPOSITION * _one_sidedness(reply, batch)
+    return answer + POINTING * pointing + looking(reply, batch) + opposition
 
 
 def _answers_loss(reply: Reply, batch: Batch) -> Tensor:

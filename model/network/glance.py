@@ -1,8 +1,9 @@
 """The glance: how the whole picture looks at a quarter of its resolution.
 
-Tells each token what lies around it, also beyond its region; what vanishes at a quarter of
-the resolution it cannot tell, so that detail is still had only where it was bought. Like
-the scorers, it is not counted as tokens. Shape legend: __init__.py.
+Tells each token what lies around it, also beyond its region, and where the middle of what it
+shows is; what vanishes at a quarter of the resolution it cannot tell, so that detail is still
+had only where it was bought. Like the scorers, it is not counted as tokens. Shape legend:
+__init__.py.
 """
 
 import torch
@@ -11,50 +12,43 @@ from torch.nn import functional
 
 from model.network.levels import SIDES, places, shrink
 
-REACHES = (1, 1, 2, 4)  # dilations; the last layer sees two thirds of the picture
+REACHES = (1, 1, 2, 4, 1)  # dilations; together they see most of the picture
+FAR = 0.5  # how far from its centre a token may point; the picture goes from -1 to 1
 
 
 class Glance(nn.Module):
-    """Depthwise-separable convolutions over colour and place, read at each token's centre."""
+    """Convolutions over colour and place, read at each token's centre."""
 
     place_T2: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.look = nn.Conv2d(5, width, 3, padding=1)
-        self.around = nn.ModuleList(_around(width, reach) for reach in REACHES)
-        self.tell = nn.Linear(width, width)
+        half = width // 2
+        self.look = nn.Conv2d(5, half, 3, padding=1)
+        self.around = nn.ModuleList(
+            nn.Conv2d(half, half, 3, padding=reach, dilation=reach) for reach in REACHES
+        )
+        self.tell = nn.Linear(half, width)
         self.norm = nn.LayerNorm(width)
+        self.point = nn.Linear(width, 2)
         self.register_buffer("place_T2", places(), persistent=False)
 
-    def forward(self, image_B3PP: Tensor, token_BTW: Tensor) -> Tensor:
-        """The tokens, each with what is around it (B, T, W)."""
+    def forward(self, image_B3PP: Tensor, token_BTW: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens with what is around them (B, T, W), and where each points (B, T, 2)."""
         small = shrink(image_B3PP, SIDES[-1])
-        seen = torch.cat([small, _where(small)], dim=1)
-        seen = functional.gelu(self.look(seen))
+        seen = functional.gelu(self.look(torch.cat([small, _where(small)], dim=1)))
         for around in self.around:
-            seen = seen + around(seen)
-        at_BT2 = self._cells(small.shape[-1]).expand(len(small), -1)
-        told_BTW = (
-            seen.flatten(2)
-            .transpose(1, 2)
-            .gather(1, at_BT2[..., None].expand(-1, -1, seen.shape[1]))
-        )
-        return self.norm(token_BTW + self.tell(told_BTW))
+            seen = seen + functional.gelu(around(seen))
+        at_BT1 = self._cells(small.shape[-1]).expand(len(small), -1)[..., None]
+        seen_BNX = seen.flatten(2).transpose(1, 2)
+        told_BTX = seen_BNX.gather(1, at_BT1.expand(-1, -1, seen_BNX.shape[-1]))
+        token_BTW = self.norm(token_BTW + self.tell(told_BTX))
+        return token_BTW, self.place_T2 + FAR * self.point(token_BTW).tanh()
 
     def _cells(self, n: int) -> Tensor:
         """The pixel of the small picture over which each token's centre lies, (T,)."""
         cell_T2 = ((self.place_T2 + 1) / 2 * n).long()
         return cell_T2[:, 1] * n + cell_T2[:, 0]
-
-
-def _around(width: int, reach: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(width, width, 3, padding=reach, dilation=reach, groups=width),
-        nn.Conv2d(width, 2 * width, 1),
-        nn.GELU(),
-        nn.Conv2d(2 * width, width, 1),
-    )
 
 
 def _where(small_B3NN: Tensor) -> Tensor:

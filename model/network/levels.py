@@ -80,11 +80,15 @@ class NeighbourMix(nn.Module):
 
 def cover(box_BQ4: Tensor) -> Tensor:
     """How much of each token lies in a box, (B, Q, T) from 0 to 1; boxes from -1 to 1."""
-    half_T = torch.cat([torch.full((REGIONS * s * s,), 1 / (GRID * s)) for s in SIDES])
-    half_T1, place_T2 = half_T[:, None].to(box_BQ4), places().to(box_BQ4)
-    low = torch.maximum(box_BQ4[..., None, :2], place_T2 - half_T1)
-    high = torch.minimum(box_BQ4[..., None, 2:], place_T2 + half_T1)
-    return (high - low).clamp(min=0).prod(dim=-1) / (2 * half_T1.squeeze(1)).square()
+    edge_T1, place_T2 = edges()[:, None].to(box_BQ4), places().to(box_BQ4)
+    low = torch.maximum(box_BQ4[..., None, :2], place_T2 - edge_T1 / 2)
+    high = torch.minimum(box_BQ4[..., None, 2:], place_T2 + edge_T1 / 2)
+    return (high - low).clamp(min=0).prod(dim=-1) / edge_T1.squeeze(1).square()
+
+
+def edges() -> Tensor:
+    """Length of the edge of each token, (T,), where the picture goes from -1 to 1."""
+    return torch.cat([torch.full((REGIONS * side**2,), 2 / (GRID * side)) for side in SIDES])
 
 
 def offer_of_token() -> Tensor:

@@ -66,6 +66,8 @@ class Reply:
     weight_BQS: Tensor
     level_BQR: Tensor
     looked_BQT: tuple[Tensor, Tensor]  # shares of the tokens in the first and the last hop
+    found_BQ2: Tensor | None = None  # where the first hop found what it looked for
+    amount_BQT: Tensor | None = None  # of what the answer counts, under each token
 
 
 class Network(nn.Module):
@@ -83,7 +85,8 @@ class Network(nn.Module):
         equal = ablation == "no-opponent-processing"
         self.balancer = EqualWeights() if equal else Balancer(width, self.ways)
         self.allocator = None if ablation == "uniform-lod" else Allocator(BUDGET, FINE_REGIONS)
-        self.reader = Reader(width, sizes.answers, gist=ablation != "no-participatory")
+        gist = ablation != "no-participatory"
+        self.reader = Reader(width, sizes.answers, gist=gist, relates=sizes.glance)
 
     @property
     def ways(self) -> int:
@@ -110,11 +113,14 @@ class Network(nn.Module):
         wanted_BO = bought_BQO.any(dim=1)
         wanted_BO[:, :REGIONS] = True  # the gist is made of the coarse tokens
         token_BTW = self.levels(image_B3PP - 0.5, wanted_BO)
+        point_BT2 = None
         if self.glance is not None:
-            token_BTW = self.glance(image_B3PP - 0.5, token_BTW)
-        answer_BQA, looked = self.reader(question_BQW, token_BTW, bought_BQO, relevance_BQR)
-        hops = looked[0], looked[-1]
-        return Reply(answer_BQA, relevance_BQR, weight_BQS, level_BQR, hops)
+            token_BTW, point_BT2 = self.glance(image_B3PP - 0.5, token_BTW)
+        read = self.reader(question_BQW, token_BTW, bought_BQO, relevance_BQR, point_BT2)
+        return Reply(
+            read.answer_BQA, relevance_BQR, weight_BQS, level_BQR,
+            read.looked_BQT, read.found_BQ2, read.amount_BQT,
+        )  # fmt: skip
 
     def explore(
         self, images: int, questions: int, generator: torch.Generator

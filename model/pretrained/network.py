@@ -89,10 +89,8 @@ class PretrainedNetwork(nn.Module):
         relevance_BQR, weight_BQS = self.balancer(question_BQW, scores_BQRS, noise)
         level_BQR = allocate(self.allocator, relevance_BQR, scores_BQRS, exploration)
         token_BTW = self.levels(patch_BTV)
-        answer_BQA, looked = self.reader(
-            question_BQW, token_BTW, bought(level_BQR), relevance_BQR
-        )
-        return Reply(answer_BQA, relevance_BQR, weight_BQS, level_BQR, (looked[0], looked[-1]))
+        read = self.reader(question_BQW, token_BTW, bought(level_BQR), relevance_BQR)
+        return Reply(read.answer_BQA, relevance_BQR, weight_BQS, level_BQR, read.looked_BQT)
 
     def explore(
         self, images: int, questions: int, generator: torch.Generator

@@ -7,9 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.looking import counted_shares
 from model.network.allocator import FINE, Allocator, bought, levels_by_rank
 from model.network.levels import COSTS, PIXELS, REGIONS, Levels, cover, offer_of_token
 from model.network.network import BUDGET, Ablation, Network, Sizes
+from model.network.reader import HEADS, Hop, facts
 
 ABLATIONS = (
     "no-propositional",
@@ -169,10 +171,51 @@ def test_a_glance_tells_nothing_that_vanishes_at_a_quarter_of_the_resolution():
     assert net.glance is not None
     tokens = torch.randn(1, int(TOKENS_BY_OFFER.sum()), 16)
     stripes = torch.tensor([[0.2, -0.2], [0.2, -0.2]]).repeat(PIXELS // 2, PIXELS // 2)
-    assert torch.allclose(
-        net.glance(image_B3PP + stripes, tokens), net.glance(image_B3PP, tokens), atol=1e-5
+    before, striped, inverse = (
+        torch.cat(net.glance(image, tokens), dim=-1)
+        for image in (image_B3PP, image_B3PP + stripes, -image_B3PP)
     )
-    assert not torch.allclose(net.glance(-image_B3PP, tokens), net.glance(image_B3PP, tokens))
+    assert torch.allclose(striped, before, atol=1e-5)
+    assert not torch.allclose(inverse, before)
+
+
+def test_without_a_glance_nothing_relates_or_counts():
+    assert parameters_of("tally", network(glance=True))
+    for part in ("glance", "tally", "where"):
+        assert not parameters_of(part, network())
+    reply = network()(picture(), WORDS)
+    assert reply.found_BQ2 is reply.amount_BQT is None
+
+
+def test_a_hop_that_prefers_what_is_near_looks_closest_to_the_point_it_knows():
+    torch.manual_seed(0)
+    hop = Hop(16, known=2, steep=1.0)
+    assert hop.near is not None
+    nothing = torch.zeros(1, 1, 16)
+    bought_BQO = torch.ones(1, 1, len(COSTS) * REGIONS, dtype=torch.bool)
+    point_BT2 = 2 * torch.rand(1, int(TOKENS_BY_OFFER.sum()), 2) - 1
+    known = [torch.tensor([[[0.9, 0.9]]]), torch.tensor([[[-0.3, 0.4]]])]
+    far_T = (point_BT2[0] - known[1][0]).square().sum(dim=-1)
+    for sign, best in ((1.0, far_T.argmin()), (-1.0, far_T.argmax())):
+        with torch.no_grad():
+            hop.near.weight.zero_()
+            hop.near.bias.copy_(torch.tensor([0.0, 20.0 * sign] * HEADS))
+            tokens, relevance = torch.zeros(1, far_T.numel(), 16), bought_BQO.float().log()
+            fact = facts(point_BT2)[:, None]
+            _, share_BHQT = hop(nothing, tokens, bought_BQO, relevance, known, fact)
+        assert share_BHQT[0, :, 0].argmax(dim=-1).tolist() == [best] * HEADS
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 60)] * 2), min_size=1, max_size=6), st.integers())
+def test_what_the_boxes_say_of_the_tokens_adds_up_to_the_count(corners, seed):
+    """Also where the allocation buys a box partly fine and partly coarse."""
+    box = torch.tensor([[[(x, y, x + 20, y + 10) for x, y in corners]]]) / 40 - 1
+    generator = torch.Generator().manual_seed(seed % 2**31)
+    level = levels_by_rank(BUDGET, 1)[torch.randperm(REGIONS, generator=generator)]
+    share_T = counted_shares(box[0], level[None])[0]
+    assert share_T.sum().item() == pytest.approx(len(corners), rel=1e-4)
+    bought_T = bought(level[None]).float() @ offer_of_token()
+    assert not share_T[bought_T[0] == 0].any()
 
 
 def test_the_tokens_of_each_level_cover_a_box_exactly():
@@ -184,15 +227,18 @@ def test_the_tokens_of_each_level_cover_a_box_exactly():
     assert not cover(torch.zeros(1, 1, 4)).any()
 
 
-def test_a_token_that_was_not_bought_has_a_share_of_exactly_zero():
-    net = network().eval()
+@pytest.mark.parametrize("glance", [False, True])
+def test_a_token_that_was_not_bought_has_a_share_of_exactly_zero(glance):
+    net = network(glance=glance).eval()
     reply = net(picture(), WORDS)
     bought_BQO = bought(reply.level_BQR)
     token_BTW = torch.randn(1, int(TOKENS_BY_OFFER.sum()), 16, requires_grad=True)
     question = torch.randn(1, 2, 16)
-    net.reader.gist = None  # it looks at all coarse tokens
-    answer_BQA, _ = net.reader(question, token_BTW, bought_BQO, reply.relevance_BQR)
-    answer_BQA[0, 0].sum().backward()
+    assert net.reader.gist is not None
+    torch.nn.init.zeros_(net.reader.gist.weight)  # it looks at all coarse tokens
+    point_BT2 = torch.rand(1, int(TOKENS_BY_OFFER.sum()), 2) if glance else None
+    read = net.reader(question, token_BTW, bought_BQO, reply.relevance_BQR, point_BT2)
+    read.answer_BQA[0, 0].sum().backward()
     assert token_BTW.grad is not None
     used_T = token_BTW.grad[0].abs().sum(dim=1) > 0
     assert torch.equal(used_T, (bought_BQO[0, 0].float() @ offer_of_token()).bool())
