@@ -9,7 +9,7 @@ out there takes the trust away.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import mkstemp
 
@@ -20,7 +20,7 @@ from policy.errors import ConfigError, Unsupported
 VARIABLE = "ARR_COC_SIGNING_KEY"
 
 
-def signing_key(config: Config, secret: "Callable[[str], str] | None" = None) -> PrivateKey:
+def signing_key(config: Config, secret: Callable[[str], str] | None = None) -> PrivateKey:
     """The key that signs here, made now if it is `made-here` and there is none yet.
 
     Args:
@@ -42,6 +42,21 @@ def signing_key(config: Config, secret: "Callable[[str], str] | None" = None) ->
     return key
 
 
+def must_be_there(config: Config) -> None:
+    """Look for the keys now rather than after a training; secrets are told to flows only.
+
+    Raises ConfigError, as `signing_key` does.
+    """
+    if config.signing.private_key in ("made-here", "environment"):
+        signing_key(config)
+    trusted(config)
+
+
+def without_key(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a program that has no business with the private key."""
+    return {name: value for name, value in environment.items() if name != VARIABLE}
+
+
 def trusted(config: Config) -> Trusted:
     """The public keys of `signing.trusted`, and of the key made here. Raises ConfigError."""
     keys = [
@@ -53,7 +68,7 @@ def trusted(config: Config) -> Trusted:
     return {key.fingerprint: key for key in keys}
 
 
-def _source(config: Config, secret: "Callable[[str], str] | None") -> PrivateKey:
+def _source(config: Config, secret: Callable[[str], str] | None) -> PrivateKey:
     kind, _, name = config.signing.private_key.partition("/")
     if kind == "made-here":
         return _made_here(Path(config.root).absolute() / "keys")

@@ -82,22 +82,22 @@ def fetch(store: Store, release: Release, folder: Path, trusted: Trusted) -> Pat
     for name in (*names, SIGNATURE, MANIFEST):
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(read_file(store, digest, name))
+        path.write_bytes(_read(store, digest, name))
     verify(target, digest, trusted)
     return target
 
 
 def read_manifest(store: Store, digest: str) -> Mapping[str, str]:
     """Return {path: SHA-256} of a stored release. Raises ReleaseError."""
-    return _parse(read_file(store, digest, MANIFEST), digest)
+    return _parse(_read(store, digest, MANIFEST), digest)
 
 
 def read_file(store: Store, digest: str, name: str) -> bytes:
-    """Return one file of a stored release, not verified. Raises ReleaseError."""
-    try:
-        return store.read(f"releases/{digest}/{name}")
-    except NotFound as error:
-        raise refused(digest, f"{name} is missing") from error
+    """Return one file of a stored release, held against its MANIFEST. Raises ReleaseError."""
+    data, listed = _read(store, digest, name), read_manifest(store, digest)
+    if listed.get(name) != (sha256 := hashlib.sha256(data).hexdigest()):
+        raise refused(digest, f"{name} has SHA-256 {sha256[:12]}…, not the listed one")
+    return data
 
 
 def verify(folder: Path, digest: str, trusted: Trusted) -> str:
@@ -122,6 +122,13 @@ def verify(folder: Path, digest: str, trusted: Trusted) -> str:
         if name not in listed:
             raise refused(digest, f"{name} is not listed in {MANIFEST}")
     return check(folder, digest, trusted)
+
+
+def _read(store: Store, digest: str, name: str) -> bytes:
+    try:
+        return store.read(f"releases/{digest}/{name}")
+    except NotFound as error:
+        raise refused(digest, f"{name} is missing") from error
 
 
 def _signature(store: Store, digest: str) -> bytes | None:

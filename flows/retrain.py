@@ -13,7 +13,7 @@ from flows.rollout import finish_rollout, rollout
 from policy.config import load_config, with_model
 from policy.retraining import Cause
 from tasks.card import release_card
-from tasks.release import champion, champion_scores, gate, register, require
+from tasks.release import champion, champion_scores, gate, register, require, signer
 from tasks.training import check, evaluate, fetch, plan, train
 
 
@@ -38,9 +38,11 @@ def retrain(
         why: one sentence for the ledger.
 
     Raises:
+        ConfigError: if nobody could sign the release; nothing was started.
         Refused, DataError, JobFailed, GateFailed, RolledBack: production is as it was.
     """
     settings = with_model(load_config(Path(config)), steps_max=steps_max)
+    signer(settings)  # a missing key is told before the training, not after it
     run = plan(settings, seed, cause, why)
     data = fetch(settings)
     check(settings, run, data)

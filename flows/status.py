@@ -10,6 +10,7 @@ from policy.ledger import Ledger
 from policy.state import Rollout
 
 RUNS = 5
+NOT_SIGNED = {"signed_by": "", "trusted": False}
 
 
 def show(config: Config, *, as_json: bool) -> int:
@@ -25,13 +26,17 @@ def collect(config: Config) -> dict[str, Any]:
 
     seen = health(config)
     state, broken = _ledger(config)
+    signers = _signers(config, state)
     endpoints = [
         {**asdict(serving), "stable": state.endpoint(serving.name).stable,
+         "versions": [{**asdict(served), **signers.get(served.version, NOT_SIGNED)}
+                      for served in serving.versions],
          "rollout": _rollout(state.endpoint(serving.name).rollout)}
         for serving in seen.endpoints
     ]  # fmt: skip
+    trusted = all(served["trusted"] for one in endpoints for served in one["versions"])
     return {
-        "healthy": seen.well and not broken,
+        "healthy": seen.well and not broken and trusted,
         "endpoints": endpoints,
         "programs": [asdict(program) for program in seen.programs],
         "prefect": {"url": seen.prefect_url, "up": seen.prefect_up},
@@ -50,7 +55,8 @@ def table(found: dict[str, Any]) -> str:
             lines.append(f"  problem: {endpoint['problem']}")
         for served in endpoint["versions"]:
             state = "ready" if served["ready"] else f"not ready {served['problem']}"
-            lines.append(f"  {served['weight']:4} %  {served['version']}  {state}")
+            key = "" if found["ledger"]["problem"] else _told(served)
+            lines.append(f"  {served['weight']:4} %  {served['version']}  {state}  {key}")
         if endpoint["rollout"]:
             told = "  last rollout: {version} {phase}: {reason}"
             lines.append(told.format_map(endpoint["rollout"]))
@@ -76,6 +82,20 @@ def _ledger(config: Config) -> tuple[Ledger, str]:
         return ledger.read(open_store(config.root)), ""
     except LedgerError as error:
         return Ledger(), str(error)
+
+
+def _told(served: dict[str, Any]) -> str:
+    by = f"signed by {served['signed_by'][:12] or 'nobody'}"
+    return by if served["trusted"] else f"{by}, NOT trusted: roll back or register it anew"
+
+
+def _signers(config: Config, state: Ledger) -> dict[str, dict[str, Any]]:
+    """Who signed each version, and whether that key is trusted today."""
+    from deployments.keys import trusted
+
+    keys = trusted(config)
+    signed = {name: known.registered.signed_by for name, known in state.versions.items()}
+    return {name: {"signed_by": key, "trusted": key in keys} for name, key in signed.items()}
 
 
 def _rollout(rollout: Rollout | None) -> dict[str, str] | None:

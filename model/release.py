@@ -4,14 +4,20 @@ import re
 from pathlib import Path
 
 from model.errors import BadInput
-from model.files import sha256_hex
+from model.files import file_sha256
 
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
-def verify(folder: Path) -> None:
-    """Hold every file against MANIFEST, as `sha256sum -c` does. Raises BadInput."""
+def verify(folder: Path, digest: str = "") -> None:
+    """Hold every file against MANIFEST, as `sha256sum -c` does. Raises BadInput.
+
+    With a digest MANIFEST itself must have that SHA-256: whoever starts the server has
+    checked the signature of just that release.
+    """
     listed = _listed(folder)
+    if digest and (found := file_sha256(folder / "MANIFEST")) != digest:
+        raise _refused(folder, f"MANIFEST has SHA-256 {found}, ARR_COC_DIGEST is {digest}")
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
     present = {
         name for name in present if name != "MANIFEST" and not name.startswith("SIGNATURE")
@@ -23,7 +29,7 @@ def verify(folder: Path) -> None:
         if names:
             raise _refused(folder, f"{sorted(names)[0]} is {what}")
     for name, expected in listed.items():
-        if (found := sha256_hex((folder / name).read_bytes())) != expected:
+        if (found := file_sha256(folder / name)) != expected:
             raise _refused(folder, f"{name} has SHA-256 {found}, MANIFEST says {expected}")
 
 

@@ -33,7 +33,7 @@ def main(release: Path) -> None:
     os.environ["OMP_NUM_THREADS"] = str(address.threads)
     from model.release import verify
 
-    verify(release)
+    verify(release, os.environ.get("ARR_COC_DIGEST", ""))
     from model.answering import Answerer
     from model.web import application
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deployments import Json
+from deployments.keys import without_key
 from deployments.local.files import write_whole
 from policy.config import Compute
 from policy.errors import JobFailed
@@ -66,7 +67,8 @@ class LocalJobs:
 
     def _environment(self) -> Mapping[str, str]:
         threads = str(self._compute.threads)
-        return {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+        ours = without_key(os.environ)
+        return {**ours, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
 
     def _late(self, program: str, output: Path, last: Sequence[str]) -> JobFailed:
         return JobFailed(

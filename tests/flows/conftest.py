@@ -1,6 +1,5 @@
 """A Prefect server for the session, and a place of fakes: each is a protocol in a few lines."""
 
-import hashlib
 import json
 from collections import Counter
 from datetime import UTC, datetime
@@ -9,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from deployments import Place, Reply, ledger
+from deployments import Place, Reply, ledger, releases
+from deployments.keys import signing_key, trusted
 from deployments.store import open_store
 from policy.config import load_config
 from policy.counts import LATENCY_EDGES_S, Counts, Labelled
@@ -167,10 +167,14 @@ class World:
         return ledger.read(self.store)
 
     def register(self, version):
-        """Enter a version past training and gate; its digest is made of its name."""
-        digest = hashlib.sha256(version.encode()).hexdigest()
+        """Enter a version past training and gate, with a signed release of its own."""
+        folder = self.root / "made" / version
+        folder.mkdir(parents=True)
         line = json.dumps({"instance": {"q": 1}, "answer": "red", "family": "all"})
-        self.store.create(f"releases/{digest}/requests.jsonl", f"{line}\n".encode() * 30)
+        (folder / "requests.jsonl").write_text(f"{line}\n" * 30)
+        (folder / "lineage.json").write_text(json.dumps({"version": version}))
+        digest = releases.seal(folder, signing_key(self.config))
+        releases.publish(self.store, folder, digest, trusted(self.config))
         event = Registered(
             version=version, digest=digest, accuracy=0.95, families={}, reasons=(), lineage={}
         )

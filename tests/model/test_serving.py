@@ -203,6 +203,19 @@ def test_a_signature_beside_manifest_is_no_file_too_many(release, tmp_path):
     verify(folder)
 
 
+def test_a_server_started_for_one_release_refuses_another(release, tmp_path):
+    """Whoever starts it has checked the signature of that digest, and of no other."""
+    digest = sha256_hex((release / "MANIFEST").read_bytes())
+    verify(release, digest)
+    folder = tmp_path / "v7"
+    shutil.copytree(release, folder)
+    flip(folder / "weights.safetensors")
+    seal(folder)
+    verify(folder)
+    with pytest.raises(BadInput, match=f"ARR_COC_DIGEST is {digest}"):
+        verify(folder, digest)
+
+
 def test_a_damaged_release_never_listens(release, tmp_path):
     folder = tmp_path / "v7"
     shutil.copytree(release, folder)

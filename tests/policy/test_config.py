@@ -56,6 +56,10 @@ def test_the_file_that_ships_is_valid():
         ("local", None, "needs the section 'local'"),
         ("compute.spot", True, "(=True) must be 'local' and false"),
         ("place", "moon", "place (='moon')"),
+        ("signing", None, "signing"),
+        ("signing.private_key", "key.pem", "signing.private_key (='key.pem')"),
+        ("signing.private_key", "environment", "needs its public key there"),
+        ("signing.trusted", ["ssh-ed25519 AAAA"], "signing.trusted.0 (='ssh-ed25519 AAAA')"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_path_and_value(path, value, told):
@@ -63,6 +67,15 @@ def test_a_wrong_setting_is_named_with_its_path_and_value(path, value, told):
         parse_config(changed(path, value), "local.yaml")
     assert told in str(raised.value)
     assert "nothing was started" in str(raised.value)
+
+
+@pytest.mark.parametrize("setting", ["signing.private_key", "signing.trusted"])
+def test_a_private_key_in_the_wrong_place_is_not_told(setting):
+    pasted = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMG\n-----END PRIVATE KEY-----\n"
+    value = pasted if setting.endswith("private_key") else [pasted]
+    with pytest.raises(ConfigError, match="a private key, not shown here") as raised:
+        parse_config(changed(setting, value), "local.yaml")
+    assert "MIGHAgEAMBMG" not in str(raised.value)
 
 
 def test_all_wrong_settings_are_told_at_once():
