@@ -1,15 +1,18 @@
 """What every place's endpoint and telemetry hold, by whatever they are built."""
 
 import math
+import shutil
 import time
 
 import pytest
 
+from deployments.signing import new_key, sign
 from policy.errors import EndpointError, ReleaseError, Unsupported
 from tests.local.fixtures import serve, wait_ready
 
 ASK = [{"question": "what colour?"}]
 ONE, TWO = "2026.11.22-aaaaaaa", "2026.11.22-bbbbbbb"
+STRANGER = new_key()
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +146,27 @@ def test_a_release_with_one_changed_byte_is_not_deployed(both, make_release, roo
     with pytest.raises(ReleaseError, match=r"behaviour\.json has SHA-256"):
         both.deploy(release)
     assert release.version not in both.deployed()
+
+
+@pytest.mark.parametrize(
+    ("forge", "told"),
+    [
+        (lambda made, _other: (made / "SIGNATURE").unlink(), "it has no SIGNATURE"),
+        (lambda made, _other: sign(made, STRANGER), "which is not trusted"),
+        (lambda made, other: shutil.copy(other / "SIGNATURE", made), "does not hold"),
+    ],
+    ids=["none", "a stranger's", "another release's"],
+)
+def test_a_release_without_a_trusted_signature_is_not_deployed(
+    both, make_release, root, forge, told
+):
+    release = make_release(f"2026.11.22-{told.replace(' ', '')}".lower())
+    stored = root / "releases" / release.digest
+    forge(stored, root / "releases" / make_release(ONE).digest)
+    with pytest.raises(ReleaseError, match=told):
+        both.deploy(release)
+    assert release.version not in both.deployed()
+    assert both.weights() == {ONE: 100}
 
 
 def test_a_bad_body_is_the_callers_fault(both):
