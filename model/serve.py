@@ -4,6 +4,7 @@
     ARR_COC_VERSION=v1 python -m model.serve --release DIR
 """
 
+import gc
 import os
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,10 @@ from pathlib import Path
 
 from model import console
 from model.errors import BadInput
+
+# Longer than a proxy keeps an idle connection (Envoy an hour, Google's ten minutes): a request
+# sent into a connection that the server is just closing counts as an error of the version.
+KEEP_ALIVE_S = 3700
 
 
 @dataclass(frozen=True)
@@ -35,16 +40,20 @@ def main(release: Path) -> None:
 
     verify(release, os.environ.get("ARR_COC_DIGEST", ""))
     from model.answering import Answerer
-    from model.web import application
+    from model.web import Application
 
     answerer = Answerer(release, address.threads)
-    answerer.warm_up()
+    app = Application(answerer, address.version, address.health_route, address.predict_route)
     import uvicorn
 
-    app = application(answerer, address.version, address.health_route, address.predict_route)
+    # What was loaded stays: a collection that walks through all of it stops a request for a
+    # tenth of a second.
+    gc.collect()
+    gc.freeze()
     uvicorn.run(
-        app, host=address.host, port=address.port, log_level="warning", access_log=False
-    )
+        app, host=address.host, port=address.port, log_level="warning", access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_S, lifespan="off", ws="none",
+    )  # fmt: skip
 
 
 def read_address(environment: Mapping[str, str]) -> Address:
@@ -62,6 +71,11 @@ def read_address(environment: Mapping[str, str]) -> Address:
             raise BadInput(
                 f"{name} (={environment[name]})", expected="a path that starts with /"
             )
+    if environment["AIP_HEALTH_ROUTE"] == environment["AIP_PREDICT_ROUTE"]:
+        raise BadInput(
+            f"AIP_PREDICT_ROUTE (={environment['AIP_PREDICT_ROUTE']}) is also the health route",
+            expected="two routes",
+        )
     return Address(
         host=environment.get("ARR_COC_HOST", "127.0.0.1"),
         port=int(port),

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -14,13 +14,14 @@ from model import text
 from model.errors import BadInput
 from model.files import write_json, write_whole
 from model.images import PIXELS
-from model.manifest import DataSet, Split
 from model.network.network import Network, Sizes
 from model.pretrained import network as pretrained
 from model.pretrained import saved
-from model.pretrained.truth import most_frequent
 from model.senses import Plain, Senses
-from model.settings import Hyperparameters
+
+if TYPE_CHECKING:  # a server reads no data sets: without their libraries it starts sooner
+    from model.manifest import DataSet, Split
+    from model.settings import Hyperparameters
 
 NAME = "arr-coc"
 INSTANCES_MAX = 64
@@ -61,9 +62,11 @@ def save(
     )
 
 
-def begin(chosen: Hyperparameters, data: DataSet, train: Split) -> Trained:
+def begin(chosen: "Hyperparameters", data: "DataSet", train: "Split") -> Trained:
     """An untrained network for a data set, its parameters drawn from torch's random state."""
     if chosen.profile == "vqa":
+        from model.pretrained.truth import most_frequent
+
         frozen, own = saved.open_encoder(Path(chosen.encoder), chosen.encoder_version)
         answers = most_frequent(train, chosen.answers_max)
         sizes = pretrained.Sizes(chosen.width, len(answers), chosen.ablation)
