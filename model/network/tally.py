@@ -18,6 +18,7 @@ class Tally(nn.Module):
         self.ask = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
         self.key = nn.Linear(width, width)
         self.take = nn.Linear(COUNTS + 1, width)
+        nn.init.normal_(self.key.weight, std=0.03)  # else the first counts are in the hundreds
 
     def forward(
         self, state_BQW: Tensor, found_BQW: Tensor, token_BTW: Tensor, bought_BQT: Tensor
@@ -27,7 +28,7 @@ class Tally(nn.Module):
         `found_BQW` is what the first hop saw. It and the tokens have one key, so that what is
         alike attracts from the first step on.
         """
-        ask_BQW = (self.ask(state_BQW) + self.key(found_BQW)) * state_BQW.shape[-1] ** -0.5
+        ask_BQW = (self.ask(state_BQW) + self.key(found_BQW)) / state_BQW.shape[-1]
         amount_BQT = ask_BQW @ self.key(token_BTW).transpose(1, 2) * bought_BQT
         each_C = torch.arange(COUNTS, device=amount_BQT.device)
         count_BQ1 = amount_BQT.sum(dim=-1, keepdim=True)
