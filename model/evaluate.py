@@ -3,7 +3,8 @@
     python -m model.evaluate --config FILE --data DIR --model DIR --output DIR
     python -m model.evaluate --benchmark vqav2 --predictions FILE --truth PATH --output DIR
 
-The second form is model/score.py.
+The second form is model/score.py. A data set that was converted from a benchmark is scored
+by the benchmark's own rule in the first form too, and leaves the results file for it.
 """
 
 import base64
@@ -21,11 +22,14 @@ from model.console import Progress
 from model.files import write_json, write_whole
 
 if TYPE_CHECKING:
+    import torch
+
     from model.batches import Pool
     from model.trained import Trained
 
 AT_ONCE = 50
 REQUESTS = 200
+UNANSWERABLE = "unanswerable"  # what VizWiz calls a question without an answer
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Answered:
     answer: str
     predicted: str
     confidence: float
+    answerable: float = 1.0  # VizWiz: how sure it is that there is an answer
 
     @property
     def correct(self) -> float:
@@ -57,19 +62,39 @@ def main(config: Path, data: Path, model: Path, output: Path) -> None:
 
     from model import manifest, trained
     from model.batches import pool
+    from model.metrics import truth
 
     torch.set_num_threads(chosen.compute.threads)
+    device = torch.device("cuda" if chosen.compute.accelerators else "cpu")
     subject = trained.load(model)
+    subject.network.to(device)
     whole = manifest.read(data)
     source = pool(data, manifest.read_split(whole, "test"), subject.senses, subject.answers)
-    answered = list(_answers(subject, source))
+    answered = list(_answers(subject, source, device))
     from model.picture import draw  # brings matplotlib
 
     output.mkdir(parents=True, exist_ok=True)
-    draw(subject.network, source, subject.answers, output / "attention.png")
-    _write_predictions(output, answered)
+    draw(subject.network.cpu(), source, subject.answers, output / "attention.png")
     write_whole(output / "requests.jsonl", _requests(data, answered).encode())
-    write_json(output / "scores.json", scores(answered, whole.fingerprint))
+    if benchmark := truth.benchmark_of(data):
+        _score_officially(benchmark, data, output, answered)
+    else:
+        _write_predictions(output, answered)
+        write_json(output / "scores.json", scores(answered, whole.fingerprint))
+
+
+def _score_officially(
+    benchmark: str, data: Path, output: Path, answered: Sequence[Answered]
+) -> None:
+    """By the benchmark's own rule; the results file is the one its own program takes."""
+    from model import score
+    from model.metrics import predictions
+
+    ids, words = [one.question_id for one in answered], [one.predicted for one in answered]
+    sure = [one.answerable for one in answered] if benchmark == "vizwiz" else None
+    predictions.write(benchmark, output / "results.json", ids, words, sure)
+    confidence = {one.question_id: one.confidence for one in answered}
+    score.run(benchmark, output / "results.json", data, output, confidence=confidence)
 
 
 def scores(answered: Sequence[Answered], fingerprint: str) -> dict[str, object]:
@@ -88,33 +113,42 @@ def _score(answered: Sequence[Answered]) -> dict[str, float]:
     return {"questions": len(answered), "accuracy": round(right / len(answered), 6)}
 
 
-def _answers(subject: "Trained", source: "Pool") -> Iterator[Answered]:
+def _answers(subject: "Trained", source: "Pool", device: "torch.device") -> Iterator[Answered]:
     import torch
 
-    split = source.split
+    answers = subject.answers
+    nothing = answers.index(UNANSWERABLE) if UNANSWERABLE in answers else None
     with Progress("evaluate", source.images) as progress:
         for start in range(0, source.images, AT_ONCE):
             images = range(start, min(start + AT_ONCE, source.images))
-            batch = source.read(images, 0)
+            batch = source.read(images, 0).to(device)
             with torch.inference_mode():
                 reply = subject.network(batch.image_BPP3, batch.word_BQL)
-            confidence_BQ, best_BQ = reply.answer_BQA.softmax(dim=-1).max(dim=-1)
-            row_BQ = source.rows(images, best_BQ.shape[1])
-            asked_BQ = batch.asked_BQ.numpy()
-            found = (
-                x[asked_BQ].tolist() for x in (row_BQ, best_BQ.numpy(), confidence_BQ.numpy())
-            )
-            for row, number, sure in zip(*found, strict=True):
-                yield Answered(
-                    question_id=split.ids[row],
-                    image=split.images[split.image_of(row)],
-                    question=split.questions[int(split.question_N[row])],
-                    family=split.families[int(split.family_N[row])],
-                    answer=split.answers[int(split.answer_N[row])],
-                    predicted=subject.answers[number],
-                    confidence=round(sure, 4),
-                )
+            share_BQA = reply.answer_BQA.float().softmax(dim=-1)
+            confidence_BQ, best_BQ = share_BQA.max(dim=-1)
+            nothing_BQ = share_BQA[..., nothing] if nothing is not None else 0 * confidence_BQ
+            row_BQ = torch.from_numpy(source.rows(images, best_BQ.shape[1]))
+            found = (row_BQ, best_BQ, confidence_BQ, 1 - nothing_BQ)
+            columns = (x.cpu()[batch.asked_BQ.cpu()].tolist() for x in found)
+            for row, number, sure, answerable in zip(*columns, strict=True):
+                yield _one(source, row, answers[number], sure, answerable)
             progress.update(images[-1] + 1)
+
+
+def _one(
+    source: "Pool", row: int, predicted: str, confidence: float, answerable: float
+) -> Answered:
+    split = source.split
+    return Answered(
+        question_id=split.ids[row],
+        image=split.images[split.image_of(row)],
+        question=split.questions[int(split.question_N[row])],
+        family=split.families[int(split.family_N[row])],
+        answer=split.answers[int(split.answer_N[row])],
+        predicted=predicted,
+        confidence=round(confidence, 4),
+        answerable=round(answerable, 4),
+    )
 
 
 def _write_predictions(output: Path, answered: Sequence[Answered]) -> None:

@@ -8,15 +8,19 @@ TextVQA, VizWiz: the split's file) or a data set that model.data converted. GQA 
 """
 
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model import console
 from model.files import write_json
 from model.metrics.interval import Score
 from model.metrics.score import Scores, score
-from model.metrics.truth import BENCHMARKS
+from model.metrics.truth import BENCHMARKS, fingerprint
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def program(arguments: Sequence[str] | None = None) -> int:
@@ -33,31 +37,40 @@ def run(
     *,
     choices: Path | None = None,
     consistency: bool = False,
+    confidence: Mapping[str, float] | None = None,
 ) -> Scores:
     """Score `predictions` and write predictions.parquet and scores.json into `output`.
+
+    Args:
+        confidence: how sure the model was, by question id; a column of predictions.parquet.
 
     Raises:
         BadInput: as model.metrics.score.score.
     """
     scores = score(benchmark, predictions, truth, choices=choices, consistency=consistency)
-    write(scores, output)
+    questions = scores.questions
+    if confidence is not None:
+        sure = [confidence[name] for name in questions["question_id"].to_pylist()]
+        questions = questions.append_column("confidence", [sure])
+    _write(questions, record(scores, fingerprint(truth)), output)
     return scores
 
 
-def write(scores: Scores, output: Path) -> None:
+def _write(questions: "pa.Table", scores: Mapping[str, object], output: Path) -> None:
     """One row a question, then the done file scores.json."""
     import pyarrow.parquet as pq
 
     output.mkdir(parents=True, exist_ok=True)
     part = output / ".predictions.parquet.part"
-    pq.write_table(scores.questions, part)
+    pq.write_table(questions, part)
     part.replace(output / "predictions.parquet")
-    write_json(output / "scores.json", record(scores))
+    write_json(output / "scores.json", scores)
 
 
-def record(scores: Scores) -> dict[str, object]:
+def record(scores: Scores, data_fingerprint: str) -> dict[str, object]:
     """The scores as model/README.md wants them, with intervals and all that was measured."""
     return {
+        "data_fingerprint": data_fingerprint,
         "benchmark": scores.benchmark,
         **_accuracy(scores.accuracy),
         "families": {name: _accuracy(found) for name, found in scores.families.items()},

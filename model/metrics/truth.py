@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from model import manifest
 from model.errors import BadInput
-from model.files import file_sha256
+from model.files import file_sha256, sha256_hex
 from model.formats import gqa, textvqa, vizwiz, vqav2
 from model.formats.question import Question, table, truth_schema
 
@@ -49,6 +49,19 @@ def read(benchmark: str, path: Path) -> pa.Table:
         ((twice, times),) = Counter(ids.to_pylist()).most_common(1)
         raise BadInput(f"question {twice!r} is in {path} {times} times", expected="each once")
     return questions.combine_chunks()
+
+
+def fingerprint(path: Path) -> str:
+    """What was scored against: the data set's fingerprint, or the hash of the official file.
+
+    Of a folder of chunks it is the hash of their `sha256sum` lines, in the order of names.
+    """
+    if (path / "dataset.json").is_file():
+        return manifest.read(path).fingerprint
+    if path.is_file():
+        return f"sha256:{file_sha256(path)}"
+    lines = [f"{file_sha256(chunk)}  {chunk.name}\n" for chunk in sorted(gqa.files(path))]
+    return f"sha256:{sha256_hex(''.join(lines).encode())}"
 
 
 def benchmark_of(folder: Path) -> str:
