@@ -45,6 +45,10 @@ def prefect_programs(config: Config) -> Sequence[Program]:
         environment={
             **environment(config),
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+            # One write for each event of a task keeps SQLite so busy that other requests are
+            # refused with 503, which costs a flow 2 to 6 s each time. Together once a second:
+            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         },
         folder=here,
     )
