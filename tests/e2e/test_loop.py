@@ -11,6 +11,8 @@ import httpx
 import pytest
 from stack import until
 
+from deployments.keys import signing_key
+
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -51,6 +53,9 @@ def test_a_retraining_from_another_shell_reaches_production(stack):
     assert stack.ledger().stage(version) == "production"
     assert stack.place.endpoint("production").weights() == {version: 100}
     assert stack.ask() == 200
+    told = stack.run("flows", "status", str(stack.path)).stdout
+    key = signing_key(stack.config).public.fingerprint
+    assert told.count(f"{version}  ready  signed by {key[:12]}\n") == 2, told
 
 
 def test_a_refused_gate_turns_the_run_and_the_shell_red(stack):
