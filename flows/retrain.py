@@ -14,7 +14,7 @@ from policy.config import load_config, with_model
 from policy.retraining import Cause
 from tasks.card import release_card
 from tasks.release import champion, champion_scores, gate, register, require, signer
-from tasks.training import check, evaluate, fetch, plan, train
+from tasks.training import check, evaluate, fetch, plan, score_benchmarks, train
 
 
 @flow(name="retrain", flow_run_name="retrain-{cause}", log_prints=True)
@@ -48,12 +48,13 @@ def retrain(
     check(settings, run, data)
     trained = train(settings, run, data)
     scores = evaluate(settings, data, trained, str(run.path("scores")))
+    benchmarks = score_benchmarks(settings, run, trained, scores)
     production = champion(settings)
     theirs = champion_scores(settings, data, production) if production else ""
-    report = gate(settings, scores, production, theirs)
+    report = gate(settings, scores, production, theirs, benchmarks)
     release_card(settings, run, trained, scores, report)
     require(report, run)
-    version = register(settings, run, trained, scores, report)
+    version = register(settings, run, trained, scores, benchmarks, report)
     for endpoint in ("staging", "production"):
         finish_rollout(config, endpoint)
         rollout(version, endpoint, config, by=f"retrain ({cause})")

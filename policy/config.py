@@ -108,6 +108,19 @@ class Tracking(_Section):
     mode: Literal["offline", "online", "disabled"]
 
 
+class Benchmark(_Section):
+    """Another data set that a version is scored on before it may be registered.
+
+    A score that is missing, or of other data, never passes.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    dataset: Dataset
+    accuracy_above: Fraction | Literal["reported"] = Field(
+        description="passed by more than this; reported: any score, it is told and no more"
+    )
+
+
 class Gates(_Section):
     """What a trained version must reach before it may be registered."""
 
@@ -118,6 +131,16 @@ class Gates(_Section):
         description="how much worse than production a new version may at most be"
     )
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    benchmarks: tuple[Benchmark, ...] = Field(
+        description="data sets beside the one trained on; the same one is scored once"
+    )
+
+    @model_validator(mode="after")
+    def _different_names(self) -> Self:
+        names = [benchmark.name for benchmark in self.benchmarks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"benchmarks must have different names (={names})")
+        return self
 
 
 class Limits(_Section):

@@ -1,16 +1,18 @@
 """The gate before the registry: may a trained version be released?
 
 Every check fails closed. A version must reach the absolute limits over all questions and in
-each family, and must not be worse than what serves now, judged on the same questions.
+each family, must not be worse than what serves now, judged on the same questions, and must
+pass the benchmarks that are configured beside the data set it was trained on.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
 from pydantic import BaseModel
 
-from policy.config import Gates
+from policy.config import Benchmark, Gates
 from policy.errors import DataError
 
 
@@ -61,10 +63,14 @@ class GateReport(BaseModel, frozen=True):
         return failed or tuple(check.reason for check in self.checks)
 
 
-def judge(scores: Scores, paired: Paired | None, gates: Gates) -> GateReport:
+def judge(
+    scores: Scores, paired: Paired | None, gates: Gates, benchmarks: Mapping[str, Scores]
+) -> GateReport:
     """Decide from a version's scores and its comparison with production.
 
-    `paired` is None only if nothing serves in production: the caller knows from the ledger.
+    Args:
+        paired: None only if nothing serves in production: the caller knows from the ledger.
+        benchmarks: the version's scores on `gates.benchmarks`, by name.
     """
     checks = [
         _at_least("questions", scores.questions, gates.questions_min),
@@ -78,6 +84,7 @@ def judge(scores: Scores, paired: Paired | None, gates: Gates) -> GateReport:
         checks.append(Check(name="families", passed=False, reason="no family was scored"))
     if paired is not None:
         checks.append(_not_worse(paired, gates))
+    checks += [_benchmark(one, benchmarks.get(one.name)) for one in gates.benchmarks]
     return GateReport(checks=tuple(checks), paired=paired)
 
 
@@ -116,6 +123,25 @@ def _at_least(name: str, value: float, limit: float) -> Check:
     sign = ">=" if passed else "<"
     told = f"{value:.4g}" if isinstance(value, float) else str(value)
     return Check(name=name, passed=passed, reason=f"{name} {told} {sign} {limit}")
+
+
+def _benchmark(wanted: Benchmark, scores: Scores | None) -> Check:
+    """More than the limit, or any score where it is only reported; of this very data set."""
+    name, limit = f"accuracy on {wanted.name}", wanted.accuracy_above
+    if scores is None:
+        return Check(name=name, passed=False, reason=f"{wanted.name} was not scored")
+    if scores.data_fingerprint != wanted.dataset.version:
+        found = f"{wanted.name} was scored on {scores.data_fingerprint}"
+        return Check(name=name, passed=False, reason=f"{found}, not {wanted.dataset.version}")
+    if scores.questions < wanted.dataset.questions_min:
+        found = f"{wanted.name} questions {scores.questions} < {wanted.dataset.questions_min}"
+        return Check(name=name, passed=False, reason=found)
+    told = f"{name} {scores.accuracy:.4g}"
+    if limit == "reported":
+        passed = math.isfinite(scores.accuracy)
+        return Check(name=name, passed=passed, reason=f"{told} (reported)")
+    passed = scores.accuracy > limit  # False for a NaN
+    return Check(name=name, passed=passed, reason=f"{told} {'>' if passed else '<='} {limit}")
 
 
 def _not_worse(paired: Paired, gates: Gates) -> Check:

@@ -44,12 +44,19 @@ def champion_scores(config: Config, data: str, release: Release) -> str:
 
 
 @once
-def gate(config: Config, scores: str, production: Release | None, theirs: str) -> GateReport:
+def gate(
+    config: Config,
+    scores: str,
+    production: Release | None,
+    theirs: str,
+    benchmarks: dict[str, str],
+) -> GateReport:
     """Judge the scores; `theirs` are production's, empty if nothing serves yet."""
     paired = None
     if production is not None:
         paired = _compare(production.version, Path(scores), Path(theirs), config.gates.alpha)
-    return judge(read_scores(Path(scores)), paired, config.gates)
+    also = {name: read_scores(Path(folder)) for name, folder in benchmarks.items()}
+    return judge(read_scores(Path(scores)), paired, config.gates, also)
 
 
 @once
@@ -64,7 +71,14 @@ def require(report: GateReport, run: Run) -> None:
 
 
 @remote
-def register(config: Config, run: Run, trained: str, scores: str, report: GateReport) -> str:
+def register(
+    config: Config,
+    run: Run,
+    trained: str,
+    scores: str,
+    benchmarks: dict[str, str],
+    report: GateReport,
+) -> str:
     """Seal and sign the release, store it and enter it in the ledger; return its version.
 
     A run that was registered before a crash gives the version it has already.
@@ -77,6 +91,9 @@ def register(config: Config, run: Run, trained: str, scores: str, report: GateRe
     shutil.rmtree(folder, ignore_errors=True)
     for part in (trained, scores):
         shutil.copytree(part, folder, ignore=NOT_RELEASED, dirs_exist_ok=True)
+    for name, theirs in benchmarks.items():
+        (folder / "benchmarks").mkdir(exist_ok=True)
+        shutil.copyfile(Path(theirs) / "scores.json", folder / "benchmarks" / f"{name}.json")
     lineage = lineage_of(config, run, Path(trained))
     (folder / "gate.json").write_text(report.model_dump_json(indent=1))
     (folder / "lineage.json").write_text(json.dumps(lineage, indent=1, sort_keys=True))

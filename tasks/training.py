@@ -117,6 +117,23 @@ def evaluate(config: Config, data: str, model: str, output: str) -> str:
     return output
 
 
+@once
+def score_benchmarks(config: Config, run: Run, trained: str, scores: str) -> dict[str, str]:
+    """Score a trained model on the gate's benchmarks; return the folder of each by its name.
+
+    The data set that the configuration trains on is scored already, in `scores`.
+    """
+    folders = {}
+    for benchmark in config.gates.benchmarks:
+        if benchmark.dataset.version == config.dataset.version:
+            folders[benchmark.name] = scores
+            continue
+        theirs = config.model_copy(update={"dataset": benchmark.dataset})
+        output = run.path("benchmarks") / benchmark.name
+        folders[benchmark.name] = evaluate.fn(theirs, fetch.fn(theirs), trained, str(output))
+    return folders
+
+
 def _program(
     config: Config,
     program: str,

@@ -15,6 +15,11 @@ from policy.plans import plan_for
 
 REPOSITORY = Path(__file__).parents[2]
 LOCAL = REPOSITORY / "deployments/local.yaml"
+BENCHMARK = {
+    "name": "gqa",
+    "dataset": yaml.safe_load(LOCAL.read_text())["dataset"],
+    "accuracy_above": "reported",
+}
 
 
 def changed(path, value):
@@ -31,8 +36,19 @@ def changed(path, value):
     return yaml.safe_dump(record)
 
 
-def test_the_file_that_ships_is_valid():
-    assert load_config(LOCAL).place == "local"
+@pytest.mark.parametrize("path", sorted(LOCAL.parent.glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_files_that_ship_are_valid(path):
+    assert load_config(path).name == path.stem
+
+
+def test_the_profile_for_real_data_has_the_gates_of_the_mission():
+    gates = load_config(LOCAL.parent / "vqa.yaml").gates
+    assert {one.name: one.accuracy_above for one in gates.benchmarks} == {
+        "vqav2": 0.70,
+        "gqa": 0.65,
+        "textvqa": "reported",
+        "vizwiz": "reported",
+    }
 
 
 @pytest.mark.parametrize(
@@ -47,6 +63,12 @@ def test_the_file_that_ships_is_valid():
         ("gates.accuracy_min", 1.2, "gates.accuracy_min (=1.2)"),
         ("gates.accuracy_min", None, "gates.accuracy_min"),  # no hidden default
         ("gates.accuracy_min", float("nan"), "gates.accuracy_min"),
+        (
+            "gates.benchmarks",
+            [dict(BENCHMARK)] * 2,
+            "must have different names (=['gqa', 'gqa'])",
+        ),
+        ("gates.benchmarks", [BENCHMARK | {"accuracy_above": "none"}], "accuracy_above"),
         ("dataset.version", "latest", "dataset.version (='latest')"),
         ("compute.processes", 0, "compute.processes (=0)"),
         ("local.production_port", 80, "local.production_port (=80)"),
