@@ -36,7 +36,8 @@ def realize(place: Place, state: Ledger, rollout: Rollout) -> Seen:
     a version that is not there. What the endpoint refuses shows as a difference in `seen`.
     """
     endpoint = place.endpoint(rollout.endpoint)
-    if real_weights(endpoint) is None:
+    found = real_weights(endpoint)
+    if found is None:
         return Seen(at=ledger.now(), ready=False, weights=None)
     failure = deploy(endpoint, state, rollout)
     wanted = desired_weights(rollout)
@@ -52,7 +53,9 @@ def realize(place: Place, state: Ledger, rollout: Rollout) -> Seen:
     weights = real_weights(endpoint)
     if weights is None:  # it fell silent meanwhile, which is no fault of the version
         return Seen(at=ledger.now(), ready=False, weights=None)
-    return look(place, endpoint, rollout, weights, failure)
+    # An open window was measured at what was found, not at what it was just set back to.
+    measured = weights if rollout.window is None else found
+    return look(place, endpoint, rollout, measured, failure)
 
 
 def real_weights(endpoint: Endpoint) -> dict[str, int] | None:
@@ -141,7 +144,8 @@ def smoke(place: Place, endpoint: Endpoint, rollout: Rollout) -> Smoke:
         reply = endpoint.send(rollout.version, [line.instance])
         if reply.status != 200 or len(reply.predictions) != 1:
             wrong += 1
-            detail = f"status {reply.status}: {reply.error}"
+            given = f"{len(reply.predictions)} predictions for one instance"
+            detail = f"status {reply.status}: {reply.error or given}"
         else:
             correct += line.judge(reply.predictions[0])
     return Smoke(

@@ -42,7 +42,7 @@ class Admin:
     def stats(self, pattern: str) -> Sequence[Mapping[str, Any]]:
         """Counters and histograms whose names match, the buckets cumulative."""
         query = {"format": "json", "histogram_buckets": "cumulative", "filter": pattern}
-        return self._get("/stats", query)["stats"]
+        return self._get("/stats", query, "stats")["stats"]
 
     def _clusters(self) -> Sequence[Mapping[str, Any]]:
         dump = self._get("/config_dump", {"resource": "dynamic_active_clusters"})
@@ -53,14 +53,19 @@ class Admin:
         return [entry["route_config"] for entry in dump.get("configs", [])]
 
     def _statuses(self) -> Sequence[Mapping[str, Any]]:
-        return self._get("/clusters", {"format": "json"}).get("cluster_statuses", [])
+        part = "cluster_statuses"
+        return self._get("/clusters", {"format": "json"}, part)[part]
 
-    def _get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+    def _get(self, path: str, query: Mapping[str, str], *parts: str) -> Mapping[str, Any]:
+        """The answer, which has these parts: whatever else may answer here is not Envoy."""
         try:
-            return self._client.get(path, params=query).raise_for_status().json()
-        except httpx.HTTPError as error:
+            answer = self._client.get(path, params=query).raise_for_status().json()
+            if not isinstance(answer, dict) or any(part not in answer for part in parts):
+                raise ValueError(f"{str(answer)[:100]!r} is no answer to {path}")
+            return answer
+        except (httpx.HTTPError, ValueError) as error:
             raise EndpointError(
-                f"endpoint {self._endpoint}: Envoy does not answer ({error})",
+                f"endpoint {self._endpoint}: Envoy does not answer ({error!r})",
                 holds="the split is what it was",
                 do="make up",
             ) from error

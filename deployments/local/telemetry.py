@@ -11,7 +11,7 @@ from deployments.local.admin import Admin
 from deployments.local.envoy import EDGES_US
 from deployments.local.layout import Layout
 from policy.counts import Counts, Labelled
-from policy.errors import Unsupported
+from policy.errors import EndpointError, Unsupported
 from policy.state import Compared
 
 
@@ -51,7 +51,14 @@ class EnvoyTelemetry:
         """The sum over all replays to this endpoint."""
         seen = Counter[str]()
         for path in self._layout.tallies(endpoint).glob("*.json"):
-            seen.update(json.loads(path.read_text()).get(part, {}).get(version, {}))
+            try:
+                seen.update(json.loads(path.read_text()).get(part, {}).get(version, {}))
+            except (OSError, ValueError, AttributeError, TypeError) as error:
+                raise EndpointError(
+                    f"the tally {path} cannot be read ({error!r})",
+                    holds="no answer counts as labelled until it can",
+                    do="delete it, if its replay has ended",
+                ) from error
         return seen
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -26,6 +27,7 @@ from deployments.local import stack
 from deployments.local.layout import layout_of
 from deployments.local.programs import Supervisor
 from deployments.store import open_store
+from policy.config import Rollout as Plan
 from policy.ledger import Registered
 from policy.state import Phase, finished
 from tasks import rollout as tasks
@@ -59,6 +61,18 @@ GOOD = {
 }
 
 
+QUICK = {"bake_s": 2.0, "look_s": 0.25, "watch__s": 3.0, "deadlines__deploying_s": 8.0}
+
+
+def changed(plan: Plan, **changes: Any) -> Plan:
+    """The plan with other settings; `section__key` changes one of a section."""
+    tree = plan.model_dump()
+    for name, value in changes.items():
+        section, _, key = name.rpartition("__")
+        (tree[section] if section else tree)[key] = value
+    return Plan.model_validate(tree)
+
+
 @dataclass(frozen=True)
 class Trial:
     name: str
@@ -78,17 +92,12 @@ class Trial:
 class Trials:
     """A production endpoint with its load; versions come one after another."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **changes: Any) -> None:
         self.root = root
         config = configured(root)
-        plan = config.rollout
-        quick = {
-            "bake_s": 2.0,
-            "look_s": 0.25,
-            "watch": plan.watch.model_copy(update={"s": 3.0}),
-            "deadlines": plan.deadlines.model_copy(update={"deploying_s": 8.0}),
-        }
-        self.config = config.model_copy(update={"rollout": plan.model_copy(update=quick)})
+        self.config = config.model_copy(
+            update={"rollout": changed(config.rollout, **{**QUICK, **changes})}
+        )
         self.store = open_store(str(root))
         self.place = local.connect(self.config, server=SERVER)
         self.endpoint = self.place.endpoint("production")
@@ -202,16 +211,17 @@ class Trials:
 
 
 @contextmanager
-def trials() -> Iterator[Trials]:
+def trials(**changes: Any) -> Iterator[Trials]:
     """A stack of its own with one good version serving; gone afterwards."""
     root = Path(tempfile.mkdtemp(prefix="arr"))
-    made = Trials(root)
+    made = Trials(root, **changes)
     layout = layout_of(made.config.root)
     try:
         stack.start_programs(made.config, stack.endpoint_programs(made.config, layout))
         stack.wait_for_endpoints(made.config, lambda line: None)
         with patch("tasks.rollout.connect", lambda _config: made.place):
-            made.roll_out(made.register({}))
+            with load(made.endpoint.url, threads=1, pause_s=0.02):
+                made.roll_out(made.register({}))
             yield made
     finally:
         Supervisor(layout).shutdown()

@@ -1,7 +1,8 @@
 """A stand-in model server whose faults begin under traffic; see tests/local/answers.py.
 
 More in `behaviour.json`: {"after": requests answered well first, "late_fails_every",
-"wrong_every", "dies_every", "late_delay_s", "fails_once_there_is": file, "schema": a field}.
+"wrong_every", "dies_every", "late_delay_s", "fails_once_there_is": file, "schema": a field,
+"says": the body of every answer, "lives_s": until it dies by itself}.
 """
 
 import os
@@ -34,6 +35,8 @@ class Handler(answers.Handler):
             return self._told({"error": "told to fail"}, 500)
         if _is(told, "wrong_every", since):
             return self._told({"predictions": [{"answer": "nonsense"}]}, 200)
+        if "says" in told:
+            return self._told(told["says"], 200)
         if "schema" in told:
             return self._told({"error": f"the field {told['schema']!r} is missing"}, 400)
         time.sleep(told.get("late_delay_s", 0))
@@ -49,6 +52,14 @@ def _is(told, name, since):
     return name in told and since % told[name] == 0
 
 
+class Server(answers.Server):
+    @override
+    def service_actions(self):
+        if time.monotonic() - answers.STARTED > Handler.behaviour.get("lives_s", 1e9):
+            os._exit(3)
+
+
 if __name__ == "__main__":
+    answers.Server = Server
     answers.Handler = Handler  # the base class's main serves by this name
     answers.main(Path(sys.argv[sys.argv.index("--release") + 1]))

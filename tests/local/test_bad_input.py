@@ -1,0 +1,356 @@
+"""What must not happen to a rollout, happening: real Envoy, real servers, clients asking.
+
+Each story ends with the version before at 100 %, alone, with a reason in the ledger, within
+the deadline of the state that it happened in; and no client has lost a request.
+"""
+
+import os
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from deployments import ledger
+from deployments.local.admin import Admin
+from deployments.local.layout import layout_of
+from deployments.local.telemetry import EnvoyTelemetry
+from policy.errors import Busy, LedgerError
+from policy.judge import Fault
+from policy.ledger import RolloutChanged
+from policy.state import Phase, start
+from tasks import rollout as tasks
+from tests.benchmarks.rollout_trials import changed, trials
+from tests.local.load import load
+
+PLAN = {
+    "weights": (20, 100),
+    "bake_s": 0.5,
+    "look_s": 0.1,
+    "replay_per_s": 0,
+    "watch__s": 0,
+    "limits__labels_min": 0,
+    "deadlines__deploying_s": 30.0,
+    "deadlines__step_s": 30.0,
+}
+SLACK_S = 4.0  # a look, the way back, its confirmation, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def live():
+    """One good version serves, and clients of it ask all the time."""
+    with trials(**PLAN) as made:
+        yield made
+
+
+@pytest.fixture
+def clients(live):
+    with load(live.endpoint.url, threads=2, pause_s=0.01) as seen:
+        yield seen
+    assert (seen.failed, seen.sent > 20) == (0, True), seen.answers
+
+
+@pytest.fixture
+def plan(live, monkeypatch):
+    """Changes the plan of the next rollout."""
+
+    def change(**changes):
+        other = live.config.model_copy(
+            update={"rollout": changed(live.config.rollout, **changes)}
+        )
+        monkeypatch.setattr(live, "config", other)
+
+    return change
+
+
+@contextmanager
+def meanwhile(act, live):
+    """`act` again and again, beside the rollout, until it is on its way back."""
+    over = threading.Event()
+
+    def repeat():
+        while not over.wait(0.05):
+            rollout = live.now().rollout
+            if rollout.phase is Phase.ROLLING_BACK:
+                return
+            act(rollout)
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def must_be_back(live, stable, fault, reason):
+    """The end that all stories have."""
+    rollout = live.now().rollout
+    assert rollout.phase is Phase.ROLLED_BACK
+    assert rollout.fault is fault, rollout.reason
+    assert reason in rollout.reason
+    assert rollout.reason.endswith(f"; stable {stable} serves 100 %")
+    assert dict(live.endpoint.weights()) == {stable: 100}
+    assert list(live.endpoint.deployed()) == [stable]
+    assert live.endpoint.send(None, [{"question": "?"}]).version == stable
+    return rollout
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "fault", "reason"),
+    [
+        pytest.param(
+            {"answer": "nonsense"}, Fault.SMOKE, "smoke: accuracy 0.000 < 0.75",
+            id="answers smoke requests wrongly",
+        ),
+        pytest.param(
+            {"fails_every": 1}, Fault.SMOKE, "smoke: 10 > 0 wrong of 10 requests: status 500",
+            id="answers smoke requests with errors",
+        ),
+        pytest.param(
+            {"says": {"outputs": ["yes"]}}, Fault.SMOKE, "the body is not by the contract",
+            id="answers in another schema",
+        ),
+        pytest.param(
+            {"says": {"predictions": []}}, Fault.SMOKE, "0 predictions for one instance",
+            id="answers with no prediction",
+        ),
+        pytest.param(
+            {"schema": "image_id"}, Fault.SMOKE, "the field 'image_id' is missing",
+            id="wants another input schema",
+        ),
+        pytest.param(
+            {"damaged": True}, Fault.CANNOT_SERVE, "behaviour.json", id="one changed byte"
+        ),
+    ],
+)  # fmt: skip
+def test_a_version_that_cannot_serve_is_taken_back(live, clients, behaviour, fault, reason):
+    stable, version = live.now().stable, live.register(behaviour)
+    live.roll_out(version)
+    must_be_back(live, stable, fault, reason)
+
+
+def test_a_version_that_never_gets_ready_is_taken_back_at_the_deadline(live, clients, plan):
+    plan(deadlines__deploying_s=2.0)
+    stable, version = live.now().stable, live.register({"ready_after_s": 10_000})
+    live.roll_out(version)
+    rollout = must_be_back(live, stable, Fault.DEADLINE, "deploying for ")
+    assert (rollout.entered_at - rollout.started_at).total_seconds() < 2.0 + 2 * SLACK_S
+
+
+def test_a_version_that_dies_at_its_start_is_taken_back(live, clients, plan):
+    """As soon as supervisord gives up, or at the deadline where each death takes its time."""
+    plan(deadlines__deploying_s=12.0)
+    stable, version = live.now().stable, live.register({"exit": 3})
+    live.roll_out(version)
+    fault = live.now().rollout.fault
+    assert fault in (Fault.CANNOT_SERVE, Fault.DEADLINE)
+    told = {Fault.CANNOT_SERVE: "told to exit with 3", Fault.DEADLINE: "deploying for 12."}
+    must_be_back(live, stable, fault, told[fault])
+
+
+def test_a_version_that_crashes_again_and_again_is_taken_back(live, clients, plan):
+    plan(bake_s=1.5)
+    stable, version = live.now().stable, live.register({"lives_s": 2.0})
+    live.roll_out(version)
+    must_be_back(live, stable, live.now().rollout.fault, "")  # whichever fault shows first
+
+
+def test_a_first_version_that_is_bad_leaves_nothing_serving_and_says_so(live):
+    version, staging = live.register({"fails_every": 1}), live.place.endpoint("staging")
+    live.drive(tasks.begin.fn(live.config, "staging", version, "a test"))
+    rollout = ledger.read(live.store).endpoint("staging").rollout
+    assert (rollout.phase, rollout.fault) == (Phase.ROLLED_BACK, Fault.SMOKE)
+    assert rollout.reason.endswith("nothing serves: there was no version before it")
+    assert (dict(staging.weights()), list(staging.deployed())) == ({}, [])
+    assert staging.send(None, []).status == 503
+
+
+def test_a_stable_that_is_gone_from_the_endpoint_is_brought_back(live):
+    stable = live.now().stable
+    live.endpoint.set_weights({})
+    live.endpoint.undeploy(stable)
+    live.roll_out(live.register({"fails_every": 1}))
+    must_be_back(live, stable, Fault.SMOKE, "wrong of 10 requests")
+
+
+def test_weights_that_somebody_else_sets_are_set_back_until_the_deadline(live, clients, plan):
+    plan(deadlines__step_s=3.0)
+    stable, version = live.now().stable, live.register({})
+
+    def meddle(rollout):
+        if rollout.phase is Phase.STEP and rollout.version == version:
+            live.endpoint.set_weights({version: 100}, fallback=stable)
+
+    with meanwhile(meddle, live):
+        live.roll_out(version)
+    rollout = must_be_back(live, stable, Fault.DEADLINE, "step 0 for ")
+    assert f"weights were {{'{version}': 100}}, not" in rollout.reason
+
+
+def test_weights_that_somebody_set_once_do_not_stop_a_good_version(live, clients):
+    version, done = live.register({}), []
+
+    def meddle(rollout):
+        if rollout.phase is Phase.STEP and not done:
+            done.append(live.endpoint.set_weights({live.now().stable: 100}))
+
+    with meanwhile(meddle, live):
+        live.roll_out(version)
+    assert done
+    assert live.now().stable == version, live.now().rollout.reason
+
+
+@pytest.mark.parametrize("behaviour", [{}, {"after": 12, "late_fails_every": 2}])
+def test_two_controllers_at_once_end_one_rollout_alike(live, clients, behaviour):
+    stable, version = live.now().stable, live.register(behaviour)
+    failed = []
+
+    def drive():
+        try:
+            live.roll_out(version)
+        except BaseException as error:
+            failed.append(error)
+
+    second = threading.Thread(target=drive)
+    second.start()
+    live.roll_out(version)
+    second.join(60)
+    assert not failed
+    state = ledger.read(live.store)  # raises if the chain is broken
+    rollouts = (r.event.rollout for r in state.records if isinstance(r.event, RolloutChanged))
+    assert len({rollout.id for rollout in rollouts if rollout.version == version}) == 1
+    serves = stable if behaviour else version
+    assert live.now().stable == serves, live.now().rollout.reason
+    assert dict(live.endpoint.weights()) == {serves: 100}
+    assert list(live.endpoint.deployed()) == [serves]
+
+
+def test_a_controller_whose_endpoint_was_taken_over_lets_go(live, clients):
+    """Another one wrote its own rollout, against the rule; the first must not drive that."""
+    stable, mine, theirs = (
+        live.now().stable,
+        live.register({}),
+        live.register({"fails_every": 1}),
+    )
+    wrote = []
+
+    def take_over(rollout):
+        if rollout.phase is Phase.STEP and not wrote:
+            plan = live.config.rollout
+            new = start("theirs", "production", theirs, stable, plan, "them", ledger.now())
+            wrote.append(new)
+            event = RolloutChanged(rollout=new)
+            ledger.append(live.store, lambda _state: event, by="them")
+
+    with meanwhile(take_over, live), pytest.raises(Busy, match=f"taken over by .* {theirs}"):
+        live.roll_out(mine)
+    live.roll_out(theirs)  # whoever wrote it goes on with it
+    must_be_back(live, stable, Fault.SMOKE, "wrong of 10 requests")
+
+
+def test_a_controller_that_wakes_up_after_its_rollout_has_ended_reports_its_own_end(
+    live, clients
+):
+    stable, mine = live.now().stable, live.register({})
+    asleep = tasks.begin.fn(live.config, "production", mine, "a test")
+    live.drive(tasks.begin_rollback.fn(live.config, "production", "ada", "not now"))
+    later = live.register({})
+    live.roll_out(later)
+    number = ledger.read(live.store).number
+    woken = tasks.step.fn(live.config, asleep)
+    assert (woken.version, woken.phase) == (mine, Phase.ROLLED_BACK)
+    tasks.settle.fn(live.config, woken)
+    assert ledger.read(live.store).number == number
+    assert dict(live.endpoint.weights()) == {later: 100}
+    assert list(live.endpoint.deployed()) == [later] != [stable]
+
+
+def test_a_ledger_that_nobody_can_read_gives_the_canary_no_traffic(live, clients):
+    stable, version = live.now().stable, live.register({})
+    foreign = []
+
+    def write(rollout):
+        if rollout.phase is Phase.STEP and not foreign:
+            number = ledger.read(live.store).number + 1
+            foreign.append(live.root / "ledger" / f"{number:08d}.json")
+            foreign[0].write_text('{"number": 1, "kind": "of another product"}')
+
+    over = threading.Event()
+    thread = threading.Thread(target=lambda: _until_written(over, live, write, foreign))
+    thread.start()
+    with pytest.raises(LedgerError, match="chain is broken"):
+        live.roll_out(version)
+    over.set()
+    thread.join()
+    assert dict(live.endpoint.weights()) == {stable: 100}
+    foreign[0].unlink()
+    live.roll_out(version)  # the next run goes on where the ledger stands
+    assert live.now().stable == version, live.now().rollout.reason
+
+
+def _until_written(over, live, write, foreign):
+    while not over.wait(0.02) and not foreign:
+        write(live.now().rollout)
+
+
+def test_metrics_that_go_away_in_a_step_end_the_rollout(live, clients, plan, monkeypatch):
+    plan(limits__inconclusive_limit=1)
+    stable, version = live.now().stable, live.register({})
+    nobody = Admin("production", live.config.local.metrics_port)  # it does not run here
+    away = EnvoyTelemetry(layout_of(live.config.root), {"production": nobody})
+    here = live.place
+    without = replace(here, telemetry=away)
+    monkeypatch.setattr(
+        "tasks.rollout.connect",
+        lambda _config: without if live.now().rollout.phase is Phase.STEP else here,
+    )
+    live.roll_out(version)
+    must_be_back(live, stable, Fault.INCONCLUSIVE, "the metrics are away in")
+
+
+def test_an_endpoint_that_is_away_past_the_deadline_is_taken_back_when_it_answers(live, plan):
+    plan(deadlines__step_s=3.0)
+    stable, version = live.now().stable, live.register({})
+    supervisor = live.endpoint._supervisor
+    stopped = []
+
+    def stop(rollout):
+        if rollout.window is not None and not stopped:
+            stopped.append(time.monotonic())
+            supervisor._calls.stopProcessGroup("envoy-production")
+
+    def start_again():
+        while live.now().rollout.phase is not Phase.ROLLING_BACK:
+            time.sleep(0.05)
+        supervisor.start_program("envoy-production")
+
+    helper = threading.Thread(target=start_again)
+    helper.start()
+    with meanwhile(stop, live):
+        live.roll_out(version)
+    helper.join(30)
+    assert stopped
+    rollout = must_be_back(live, stable, Fault.DEADLINE, "the endpoint does not tell")
+    assert time.monotonic() - stopped[0] < 3.0 + 2 * SLACK_S, rollout.reason
+
+
+def test_stable_that_is_down_on_the_way_back_is_waited_for(live):
+    """The way back is not over before stable answers."""
+    stable, version = live.now().stable, live.register({"after": 12, "late_fails_every": 1})
+    killed = []
+
+    def kill(rollout):
+        if rollout.phase is Phase.STEP and not killed:
+            killed.extend(p.pid for p in live.endpoint._processes(stable))
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    with load(live.endpoint.url, threads=2, pause_s=0.01), meanwhile(kill, live):
+        live.roll_out(version)
+    assert killed
+    must_be_back(live, stable, live.now().rollout.fault, "stable")
+    assert live.endpoint.ready(stable)
