@@ -3,9 +3,13 @@
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from model import manifest
 from model.console import Progress
 from model.errors import BadInput
+from model.formats import sealing
 from model.images import decode
 
 
@@ -15,7 +19,8 @@ def check(folder: Path, version: str, questions_min: int) -> dict[str, object]:
     Raises:
         BadInput: a missing or damaged manifest, another fingerprint than `version`, a split
             too small or of one answer, a question asked twice of one image, an image in two
-            splits, a file that is missing, changed or not an image.
+            splits, people's answers that changed, a file that is missing, changed or not an
+            image.
     """
     data = manifest.read(folder)
     if data.fingerprint != version:
@@ -31,10 +36,22 @@ def check(folder: Path, version: str, questions_min: int) -> dict[str, object]:
                 expected=f"at least dataset.questions_min (={questions_min})",
             )
     splits = {name: manifest.read_split(data, name) for name in manifest.SPLITS}
+    _truth_as_sealed(folder)
     _no_image_in_two(splits)
     for name, split in splits.items():
         _no_question_twice(name, split)
     return _report(data, splits) | {"images": _every_image(folder, splits)}
+
+
+def _truth_as_sealed(folder: Path) -> None:
+    path = folder / "truth.parquet"
+    if not sealing.rows_of(folder):
+        return
+    try:
+        with pq.ParquetFile(path) as file:
+            sealing.check(folder, file.iter_batches())
+    except (OSError, pa.ArrowException) as error:
+        raise BadInput(f"{path} is missing or damaged ({error})", do="convert again") from error
 
 
 def _report(data: manifest.DataSet, splits: dict[str, manifest.Split]) -> dict[str, object]:

@@ -2,7 +2,8 @@
 
 The fingerprint is the SHA-256 of the rows as text: the columns in the order of `COLUMNS`,
 joined by U+001F and ended by a newline, in the order of their ids. It covers the images by
-their hashes and does not depend on who wrote the Parquet file.
+their hashes and does not depend on who wrote the Parquet file. Of a converted benchmark a last
+line, "truth" and the SHA-256 of what people said (model/formats/sealing.py), is part of it.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 
 from model.errors import BadInput
 from model.files import sha256_hex, write_json
+from model.formats.sealing import rows_of
 
 TEXTS = ("question_id", "split", "image", "image_sha256", "question", "answer", "family")
 BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
@@ -76,6 +78,8 @@ class Split:
 def write(folder: Path, kind: str, chunks: Iterable[Mapping[str, Sequence[object]]]) -> DataSet:
     """Write manifest and done file. Ids must rise from row to row over all chunks.
 
+    The truth of a converted benchmark is already written, and sealed by conversion.json.
+
     Args:
         kind: the data set's format, for the done file.
         chunks: columns by name (see `COLUMNS`); the image files are already written.
@@ -95,6 +99,7 @@ def write(folder: Path, kind: str, chunks: Iterable[Mapping[str, Sequence[object
             summary.add(batch)
             writer.write_batch(batch)
     part.replace(folder / "manifest.parquet")
+    summary.seal(rows_of(folder))
     record = {"format": kind, **summary.record()}
     write_json(folder / "dataset.json", record)
     return _data_set(folder, record)
@@ -106,6 +111,7 @@ def read(folder: Path) -> DataSet:
     summary = _Summary()
     for batch in _batches(folder):
         summary.add(batch)
+    summary.seal(rows_of(folder))
     found, expected = summary.record(), {k: v for k, v in record.items() if k != "format"}
     if found["fingerprint"] != expected.get("fingerprint"):
         raise BadInput(
@@ -230,6 +236,11 @@ class _Summary:
         _count(self._splits, batch["split"])
         _count(self._families, batch["family"])
         _count(self._answers, _only(batch, "train")["answer"])
+
+    def seal(self, truth: str) -> None:
+        """After the last row; `truth` is "" where nobody was asked."""
+        if truth:
+            self._hash.update(f"truth {truth}\n".encode())
 
     def record(self) -> dict[str, Any]:
         wrong = sorted(self._splits.keys() - set(SPLITS))

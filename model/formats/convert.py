@@ -11,6 +11,7 @@ from model.errors import BadInput
 from model.files import file_sha256, write_json
 from model.formats import gqa, images
 from model.formats.question import truth_schema
+from model.formats.sealing import Rows
 from model.formats.sources import Source, sources
 from model.formats.staging import Row, Staging
 
@@ -42,8 +43,8 @@ def convert(format: str, source: Path, output: Path, on_progress: OnProgress) ->
             _read(splits, staging, on_progress)
             _place(splits, output, staging, on_progress)
             left_out = _split(splits, staging)
-            _write_truth(format, output, staging)
-            record = {"format": format, "left_out": left_out}
+            rows_sha256 = _write_truth(format, output, staging)
+            record = {"format": format, "left_out": left_out, "rows_sha256": rows_sha256}
             record["truth_sha256"] = file_sha256(output / "truth.parquet")
             write_json(output / "conversion.json", record)
             manifest.write(output, format, _columns(staging, on_progress))
@@ -126,17 +127,21 @@ def _split(splits: list[Source], staging: Staging) -> int:
     return staging.left_out()
 
 
-def _write_truth(name: str, output: Path, staging: Staging) -> None:
+def _write_truth(name: str, output: Path, staging: Staging) -> str:
+    """What people said, in the order of the manifest; returns the hash of its rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = truth_schema(name).insert(1, pa.field("split", pa.string()))
-    part = output / ".truth.parquet.part"
+    part, sealed = output / ".truth.parquet.part", Rows()
     with pq.ParquetWriter(part, schema) as writer:
         for chunk in _chunks(staging):
             rows = [{**row.truth, "image": row.file, "split": row.split} for row in chunk]
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
+            batch = pa.RecordBatch.from_pylist(rows, schema)
+            sealed.add(batch)
+            writer.write_batch(batch)
     part.replace(output / "truth.parquet")
+    return sealed.sha256
 
 
 def _columns(staging: Staging, tell: OnProgress) -> Iterator[Mapping[str, list[object]]]:

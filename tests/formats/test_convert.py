@@ -7,9 +7,11 @@ import re
 import pyarrow.parquet as pq
 import pytest
 
-from model import manifest
+from model import checking, manifest
 from model.errors import BadInput
+from model.files import file_sha256
 from model.formats import convert as convert_module
+from model.formats import sealing
 from model.formats.convert import convert
 from model.formats.sources import FORMATS
 from model.metrics import predictions
@@ -442,3 +444,36 @@ def test_a_truth_that_was_changed_is_refused(made, tmp_path):
     pq.write_table(table.slice(1), folder / "truth.parquet")
     with pytest.raises(BadInput, match="is not what was converted"):
         score("vizwiz", path, folder)
+
+
+def rewrite_truth(folder, change, **options):
+    """Change what people said, and let conversion.json say that the file is whole."""
+    path = folder / "truth.parquet"
+    table = pq.read_table(path)
+    changed = [change(answers) for answers in table["answers"].to_pylist()]
+    at = table.schema.get_field_index("answers")
+    table = table.set_column(at, table.schema.field(at), [changed])
+    pq.write_table(table, path, **options)
+    edit(folder / "conversion.json", lambda s: s.update(truth_sha256=file_sha256(path)))
+
+
+def test_what_people_said_is_part_of_the_fingerprint(made):
+    folder = made("vqav2")
+    data = manifest.read(folder)
+    rewrite_truth(folder, lambda answers: ["maroon", *answers[1:]])
+    with pytest.raises(BadInput, match="what people said changed after it was written"):
+        checking.check(folder, data.fingerprint, 1)
+    rows = sealing.Rows()
+    for batch in pq.ParquetFile(folder / "truth.parquet").iter_batches():
+        rows.add(batch)
+    edit(folder / "conversion.json", lambda s: s.update(rows_sha256=rows.sha256))
+    with pytest.raises(BadInput, match="the manifest's fingerprint is"):
+        manifest.read(folder)
+
+
+def test_the_fingerprint_does_not_depend_on_who_wrote_the_parquet_file(made):
+    folder = made("gqa")
+    before = (folder / "truth.parquet").read_bytes()
+    rewrite_truth(folder, lambda answers: answers, compression="gzip", row_group_size=3)
+    assert (folder / "truth.parquet").read_bytes() != before
+    checking.check(folder, manifest.read(folder).fingerprint, 1)

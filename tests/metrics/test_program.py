@@ -8,6 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from model.files import file_sha256
+
 GQA = json.loads((Path(__file__).parent / "data/gqa.json").read_text())
 ROOT = Path(__file__).parents[2]
 
@@ -46,6 +48,7 @@ def test_writes_scores_with_counts_intervals_and_families(files):
     assert set(scores["metrics"]) == {
         "binary", "open", "consistency", "validity", "plausibility", "distribution",
     }  # fmt: skip
+    assert scores["data_fingerprint"] == f"sha256:{file_sha256(files / 'questions.json')}"
     rows = pq.read_table(files / "out/predictions.parquet")
     assert rows.schema.names == ["question_id", "family", "answer", "predicted", "correct"]
     assert rows.num_rows == scores["questions"]
