@@ -1,5 +1,6 @@
 """Serving: a release is verified, good requests are answered, bad ones get a 400."""
 
+import asyncio
 import base64
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import httpx
@@ -17,12 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model import text, trained
-from model.answering import parse
+from model.answering import Prediction, parse
 from model.errors import BadInput
 from model.files import sha256_hex
 from model.network.network import Network, Sizes
 from model.release import verify
 from model.serve import read_address
+from model.web import AT_ONCE_BYTES, AT_ONCE_S, Application
 
 QUESTION = "what is the texture of the red object"
 ENVIRONMENT = {
@@ -100,12 +103,41 @@ def test_a_question_is_answered_in_vertex_s_shape(server, instance):
     assert 0 <= first["confidence"] <= 1
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/predict"), ("GET", "/nothing")])
-def test_even_a_wrong_route_names_the_version(server, method, path):
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/predict", 405, "POST"),
+        ("POST", "/health", 405, "GET, HEAD"),
+        ("GET", "/nothing", 404, None),
+    ],
+)
+def test_even_a_wrong_route_names_the_version(server, method, path, status, allow):
     reply = server.request(method, path)
-    assert reply.status_code in (404, 405)
+    assert (reply.status_code, reply.headers.get("allow")) == (status, allow)
     assert reply.headers["x-arr-version"] == "v7"
     assert reply.json()["error"]
+
+
+def test_health_may_be_asked_without_a_body(server):
+    reply = server.head("/health")
+    assert (reply.status_code, reply.content) == (200, b"")
+
+
+def test_a_client_that_goes_away_in_its_request_harms_nobody(server, instance):
+    with socket.create_connection((server.base_url.host, server.base_url.port)) as one:
+        one.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 900\r\n\r\n{")
+    assert server.post("/predict", json={"instances": [instance]}).status_code == 200
+
+
+def test_a_request_of_several_gives_each_its_own_answer(server, small_data):
+    paths = sorted((small_data / "images").iterdir())[:20]
+    images = [base64.b64encode(path.read_bytes()).decode() for path in paths]
+    several = [{"image": image, "question": QUESTION} for image in images]
+    together = server.post("/predict", json={"instances": several}).json()["predictions"]
+    for one, found in zip(several, together, strict=True):
+        [alone] = server.post("/predict", json={"instances": [one]}).json()["predictions"]
+        assert alone["answer"] == found["answer"]
+        assert alone["confidence"] == pytest.approx(found["confidence"], rel=1e-5)
 
 
 BAD = {
@@ -166,6 +198,96 @@ def test_whatever_the_body_is_reading_it_ends_well_or_in_bad_input(body):
     except BadInput:
         return
     assert all(one.question for one in instances)
+
+
+class Told:
+    """Answers what it is told, after a while; notes the thread that asked."""
+
+    instances_max = 64
+
+    def __init__(self, seconds, takes_s=0.0, fault=None):
+        self.seconds, self.takes_s, self.fault, self.asked_by = seconds, takes_s, fault, None
+
+    def answer(self, instances):
+        self.asked_by = threading.current_thread()
+        time.sleep(self.takes_s)
+        if self.fault:
+            raise self.fault
+        return [Prediction("red", 0.5)] * len(instances)
+
+
+async def ask(app, parts, method="POST", path="/predict", sent=None):
+    """One request as uvicorn would hand it over; the status and the body that came back."""
+    messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+    messages[-1]["more_body"] = False
+    sent = [] if sent is None else sent
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    await app({"type": "http", "method": method, "path": path}, receive, send)
+    return sent[0]["status"], sent[1]["body"]
+
+
+SMALL = json.dumps({"instances": [{"image": "aGk=", "question": "x"}]}).encode()
+LARGE = SMALL + b" " * AT_ONCE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds", "at_once"),
+    [(SMALL, AT_ONCE_S, True), (LARGE, AT_ONCE_S, False), (SMALL, 2 * AT_ONCE_S, False)],
+)
+def test_only_a_small_request_to_a_quick_network_is_answered_where_it_arrived(
+    body, seconds, at_once
+):
+    told = Told(seconds)
+    status, _ = asyncio.run(ask(Application(told, "v7", "/health", "/predict"), [body]))
+    assert status == 200
+    assert (told.asked_by is threading.main_thread()) == at_once
+
+
+def test_health_is_answered_while_a_large_request_is_computed():
+    app = Application(Told(0.001, takes_s=0.5), "v7", "/health", "/predict")
+
+    async def both():
+        large = asyncio.create_task(ask(app, [LARGE]))
+        await asyncio.sleep(0.1)
+        assert (await ask(app, [b""], "GET", "/health"))[0] == 200
+        assert not large.done()
+        assert (await large)[0] == 200
+
+    asyncio.run(both())
+
+
+def test_a_body_without_end_is_refused_before_it_ends():
+    parts = [b" " * 1_000_000] * 40
+    app = Application(Told(0.001), "v7", "/health", "/predict")
+    status, body = asyncio.run(ask(app, parts))
+    assert status == 400
+    assert b"larger than 32000000 bytes" in body
+
+
+def test_a_fault_of_ours_is_a_500_that_tells_no_secret_and_is_logged():
+    told, sent = Told(0.001, fault=ZeroDivisionError("secret")), []
+    with pytest.raises(ZeroDivisionError):  # uvicorn logs what it catches
+        asyncio.run(ask(Application(told, "v7", "/health", "/predict"), [SMALL], sent=sent))
+    assert sent[0]["status"] == 500
+    assert (b"x-arr-version", b"v7") in sent[0]["headers"]
+    assert json.loads(sent[1]["body"]) == {"error": "fault: ZeroDivisionError"}
+
+
+def test_a_server_loads_no_more_than_answering_needs():
+    """Each library costs every start of every server its share of a second."""
+    code = "import model.serve, model.answering, model.web, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "torch" in loaded
+    assert not loaded & {
+        "fastapi", "lightning", "matplotlib", "pandas", "pyarrow", "pydantic", "transformers",
+    }  # fmt: skip
 
 
 def flip(path):
@@ -234,7 +356,12 @@ def test_each_variable_is_needed(name):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("AIP_HTTP_PORT", "http"), ("AIP_HTTP_PORT", "0"), ("AIP_PREDICT_ROUTE", "predict")],
+    [
+        ("AIP_HTTP_PORT", "http"),
+        ("AIP_HTTP_PORT", "0"),
+        ("AIP_PREDICT_ROUTE", "predict"),
+        ("AIP_PREDICT_ROUTE", "/health"),
+    ],
 )
 def test_a_wrong_variable_is_named_with_its_value(name, value):
     with pytest.raises(BadInput, match=rf"{name} \(={value}\)"):
