@@ -289,3 +289,25 @@ def test_sort_of_clevr_s_answers_follow_from_its_pictures():
                     "height": "top" if centre[k][0] < 40 else "bottom",
                 }
                 assert q.answer == expected[q.family]
+            alike = [i for i in range(6) if shape[i] == shape[k]] if q.family == "count" else []
+            assert list(q.counted) == [box_around(where[i]) for i in alike]
+
+
+def box_around(cells):
+    """x0, y0, x1, y1 around rows and columns of pixels."""
+    return tuple(map(int, (*cells.min(axis=0)[::-1], *cells.max(axis=0)[::-1] + 1)))
+
+
+def test_the_boxes_of_what_is_counted_are_read_back_as_they_were_written(tmp_path):
+    data = generating.generate(
+        "generate://sort-of-clevr?images=20&questions=12&seed=5", tmp_path
+    )
+    split = manifest.read_split(data, "train")
+    _, _, asked = sort_of_clevr.draw(5, np.arange(16), 12)
+    read = [
+        tuple(tuple(box) for box in boxes if box[0] >= 0)
+        for boxes in split.counted_NK4.tolist()
+    ]
+    assert read == [q.counted for q in asked]
+    assert any(read)
+    assert not all(read)
