@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model import manifest, settings, trained
+from model import evaluate, manifest, settings, trained
 from model.agreed import Agreement
 from model.batches import Batches, pool
 from model.errors import BadInput
@@ -36,6 +36,7 @@ from model.network.levels import offer_of_token, places
 from model.pretrained import folder, saved, truth
 from model.pretrained.levels import pooled
 from model.pretrained.network import PretrainedNetwork, Sizes
+from tests.formats.conftest import WRITERS
 from tests.model.cars import write_cars
 from tests.model.encoders import picture, preprocessing, write_encoder
 from tests.model.runner import Runner
@@ -545,6 +546,31 @@ def test_results_are_in_the_official_format_and_score_the_same_alone(through, ca
     rows = pq.read_table(through[1] / "predictions.parquet").to_pylist()
     assert sum(row["correct"] for row in rows) / len(rows) == pytest.approx(scores["accuracy"])
     assert all(0 <= row["confidence"] <= 1 for row in rows)
+
+
+@pytest.mark.parametrize("name", sorted(WRITERS))
+def test_every_benchmark_is_read_and_scored_by_its_own_rule(
+    name, encoders, train_config, tmp_path
+):
+    official = tmp_path / "official"
+    WRITERS[name](official)
+    data = convert(name, official, tmp_path / "data", lambda *_: None)
+    whole = manifest.read(data)
+    path = encoders["siglip"]
+    chosen = settings.Hyperparameters(
+        width=16, ablation="none", workers=0, profile="vqa", encoder=str(path),
+        encoder_version=folder.version_of(path), answers_max=3,
+    )  # fmt: skip
+    subject = trained.begin(chosen, whole, manifest.read_split(whole, "train"))
+    model, output = tmp_path / "model", tmp_path / "scores"
+    trained.keep(model, subject, subject.network.state_dict())
+    compute = written(tmp_path, {"compute": train_config()["compute"]})
+    evaluate.main(compute, data, model, output)
+    scores = json.loads((output / "scores.json").read_text())
+    alone = score(name, output / "results.json", data)
+    assert scores["accuracy"] == alone.accuracy.value
+    assert (scores["benchmark"], scores["data_fingerprint"]) == (name, whole.fingerprint)
+    assert ("average_precision" in scores["metrics"]) == (name == "vizwiz")
 
 
 def test_killed_with_9_it_reaches_the_same_end(through, programs, cars, vqa_config, tmp_path):
