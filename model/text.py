@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -22,9 +22,8 @@ def split(question: str) -> list[str]:
     return WORD.findall(question.lower())
 
 
-def numbers(questions: Sequence[str], words: Sequence[str]) -> np.ndarray:
+def numbers(questions: Sequence[str], number: Mapping[str, int]) -> np.ndarray:
     """Word numbers, int64 (questions, longest question), 0 after the last word."""
-    number = {word: n for n, word in enumerate(words, start=1)}
     coded = [[number.get(word, 0) for word in split(q)[:LENGTH_MAX]] for q in questions]
     table = np.zeros((len(coded), max(1, *map(len, coded))), np.int64)
     for row, codes in zip(table, coded, strict=True):

@@ -13,13 +13,14 @@ import threading
 import time
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model import text, trained
-from model.answering import Prediction, parse
+from model import evaluate, manifest, text, trained
+from model.answering import Answerer, Instance, Prediction, parse
 from model.errors import BadInput
 from model.files import sha256_hex
 from model.network.network import Network, Sizes
@@ -198,6 +199,33 @@ def test_whatever_the_body_is_reading_it_ends_well_or_in_bad_input(body):
     except BadInput:
         return
     assert all(one.question for one in instances)
+
+
+def test_what_serves_answers_as_it_was_scored(small_data, train_config, tmp_path):
+    """Scores are of many questions of many images at once; a server is asked one by one."""
+    torch.manual_seed(0)
+    data = manifest.read(small_data)
+    words = text.vocabulary(manifest.read_split(data, "train").questions)
+    sizes = Sizes(32, len(words) + 1, len(data.answers), "none")
+    model, scores = tmp_path / "model", tmp_path / "scores"
+    weights = Network(sizes).state_dict()
+    trained.save(model, sizes, weights, words, data.answers, data.fingerprint)
+    config = tmp_path / "evaluate.json"
+    config.write_text(json.dumps({"compute": train_config()["compute"]}))
+    evaluate.main(config, small_data, model, scores)
+    rows = {
+        row["question_id"]: row
+        for row in pq.read_table(small_data / "manifest.parquet").to_pylist()
+    }
+    answerer = Answerer(model, 1)
+    predictions = pq.read_table(scores / "predictions.parquet").to_pylist()
+    assert len({one["predicted"] for one in predictions}) > 1
+    for one in predictions:
+        row = rows[one["question_id"]]
+        image = (small_data / row["image"]).read_bytes()
+        [found] = answerer.answer([Instance(image, row["question"])])
+        assert found.answer == one["predicted"]
+        assert found.confidence == pytest.approx(one["confidence"], abs=1e-4)
 
 
 class Told:
