@@ -119,6 +119,14 @@ class Ledger(BaseModel, frozen=True):
             )
         return self.versions[version]
 
+    def of_rollout(self, id: str) -> tuple[tuple[Record, Rollout], ...]:
+        """Every record of one rollout, in order, with the state that it holds."""
+        return tuple(
+            (record, record.event.rollout)
+            for record in self.records
+            if isinstance(record.event, RolloutChanged) and record.event.rollout.id == id
+        )
+
     def stage(self, version: str) -> str:
         """candidate, staging or production."""
         if self.endpoint("production").stable == version:

@@ -5,11 +5,17 @@ canary: that has up to half of the traffic, and is taken back if it fails meanwh
 own suspension would leave it unwatched, is refused to a run inside another (a retraining), and
 nothing would wake the run at the deadline. `python -m flows approve|reject` writes into the
 ledger. Whichever comes first counts, and the other is told so.
+
+A process that is killed leaves its form behind, where an answer would reach nobody. Where a
+worker started it, the worker marks the run crashed. Otherwise the next run of the rollout
+does, before it asks by a form of its own; and Prefect fails the run a minute after the
+deadline at the latest, for the form has that expiry.
 """
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID, uuid4
 
@@ -18,20 +24,22 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectException
 from prefect.input import keyset_from_paused_state
 from prefect.runtime import flow_run
-from prefect.states import Paused, Running
+from prefect.states import Crashed, Paused, Running
 from pydantic import BaseModel, Field
 
-from deployments import connect
+from deployments import connect, ledger
 from deployments.command import give
 from policy.config import Config
 from policy.errors import Refused
-from policy.state import Phase, Rollout, desired_weights
+from policy.ledger import Ledger
+from policy.state import Phase, Rollout, deadline_s, desired_weights, stayed_s
 from tasks import remote
 from tasks.controller import logger
 from tasks.rollout import hold
 
 Words = Annotated[str, Field(min_length=1, pattern=r"\S")]
 _AWAY = (HTTPError, PrefectException)
+_GRACE = timedelta(seconds=60)  # from the deadline to the form's expiry
 
 
 class Decision(BaseModel, frozen=True, extra="forbid"):
@@ -46,37 +54,42 @@ class Form:
     """The form on a run's page. Without a run, or while the server is away, there is none."""
 
     def __init__(self, client: SyncPrefectClient, run: UUID) -> None:
-        self._client, self._run = client, run
-        self._asked = Paused(pause_key=uuid4().hex)
-        self._keys = keyset_from_paused_state(self._asked)
-        self._asked.state_details.run_input_keyset = {**self._keys}
-        self.open = False
+        self._client, self.run = client, run
+        self.open, self._until = False, ledger.now()
 
-    def show(self, text: str) -> None:
+    def show(self, rollout: Rollout) -> None:
         """Pause the run's state, not its process. Raises what Prefect raises."""
+        self._until = closes_at(rollout)
+        asked = Paused(pause_key=uuid4().hex, pause_expiration_time=self._until)
+        self._keys = keyset_from_paused_state(asked)
+        asked.state_details.run_input_keyset = {**self._keys}
         schema = json.dumps(Decision.model_json_schema())
-        self._client.create_flow_run_input(self._run, self._keys["schema"], schema)
-        words = json.dumps(text)
-        self._client.create_flow_run_input(self._run, self._keys["description"], words)
-        self._client.set_flow_run_state(self._run, self._asked)
+        self._client.create_flow_run_input(self.run, self._keys["schema"], schema)
+        words = json.dumps(question(rollout))
+        self._client.create_flow_run_input(self.run, self._keys["description"], words)
+        self._client.set_flow_run_state(self.run, asked)
         self.open = self._state_is("PAUSED")
+
+    @property
+    def expires_soon(self) -> bool:
+        return self.open and ledger.now() > self._until - _GRACE / 2
 
     def answer(self) -> Decision | None:
         """The answer, once; None as long as nobody gave one."""
         if not self.open or not self._state_is("RUNNING"):
             return None
         self.open = False
-        given = self._client.read_flow_run_input(self._run, self._keys["response"])
+        given = self._client.read_flow_run_input(self.run, self._keys["response"])
         return Decision.model_validate_json(given)
 
     def withdraw(self) -> None:
         """Let the run go on without an answer."""
         if self.open:
-            self._client.set_flow_run_state(self._run, Running())
+            self._client.set_flow_run_state(self.run, Running())
             self.open = False
 
     def _state_is(self, kind: str) -> bool:
-        state = self._client.read_flow_run(self._run).state
+        state = self._client.read_flow_run(self.run).state
         return state is not None and state.type.value == kind
 
 
@@ -87,8 +100,30 @@ def approval(config: Config, rollout: Rollout) -> Rollout:
         return hold(config, rollout, _decided)
     with get_client(sync_client=True) as client:
         form = Form(client, UUID(str(flow_run.id)))
+        relieve(client, rollout, ledger.read(connect(config).store), form.run)
         with _shown(form, rollout):
             return hold(config, rollout, _decided, lambda: _take(config, rollout, form))
+
+
+def closes_at(rollout: Rollout) -> datetime:
+    """When Prefect gives up a form that its process does not withdraw any more."""
+    now = ledger.now()
+    left_s = (deadline_s(rollout) or 0.0) - stayed_s(rollout, now)
+    return now + timedelta(seconds=max(left_s, 0)) + _GRACE
+
+
+def relieve(client: SyncPrefectClient, rollout: Rollout, state: Ledger, run: UUID) -> None:
+    """Close the forms that earlier runs of this rollout left: an answer would reach nobody."""
+    runs = {record.run for record, _ in state.of_rollout(rollout.id) if record.run}
+    for earlier in runs - {str(run)}:
+        try:
+            left = client.read_flow_run(UUID(earlier)).state
+            if left is not None and left.is_paused():
+                gone = Crashed(message=f"its process is gone; flow run {run} asks now")
+                client.set_flow_run_state(UUID(earlier), gone)
+                logger().warning("flow run %s left its form behind; it is closed", earlier)
+        except _AWAY as error:
+            logger().warning("whether flow run %s left a form is not known: %s", earlier, error)
 
 
 def question(rollout: Rollout) -> str:
@@ -111,7 +146,7 @@ def _decided(rollout: Rollout) -> bool:
 @contextmanager
 def _shown(form: Form, rollout: Rollout) -> Iterator[None]:
     try:
-        form.show(question(rollout))
+        form.show(rollout)
         logger().info("waiting for approval: the form stands on this run's page")
     except _AWAY as error:
         logger().warning("no form, answer by python -m flows approve|reject: %s", error)
@@ -131,6 +166,9 @@ def _take(config: Config, rollout: Rollout, form: Form) -> None:
     """Write the form's answer, if there is one, into the ledger."""
     try:
         given = form.answer()
+        if form.expires_soon:  # a pause has moved the deadline
+            form.withdraw()
+            form.show(_now(config, rollout))
     except _AWAY as error:
         logger().warning("the form cannot be read now: %s", error)
         return
@@ -141,6 +179,10 @@ def _take(config: Config, rollout: Rollout, form: Form) -> None:
         give(store, rollout.endpoint, given.decision, given.who, given.why)
     except Refused as error:
         _too_late(given, str(error))
+
+
+def _now(config: Config, rollout: Rollout) -> Rollout:
+    return ledger.read(connect(config).store).of_rollout(rollout.id)[-1][1]
 
 
 def _too_late(given: Decision, why: str) -> None:

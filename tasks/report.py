@@ -6,7 +6,6 @@ from prefect.runtime import flow_run
 
 from deployments import connect, ledger
 from policy.config import Config
-from policy.ledger import RolloutChanged
 from policy.state import Phase, Rollout, Row, Tally, rows
 from tasks import remote
 from tasks.timeline import Times, rollout_timeline
@@ -15,12 +14,8 @@ from tasks.timeline import Times, rollout_timeline
 @remote
 def rollout_report(config: Config, rollout: Rollout) -> None:
     """Publish the report and tell others by an event how the rollout ended."""
-    records = ledger.read(connect(config).store).records
-    ours = [
-        (record.at, record.event.rollout)
-        for record in records
-        if isinstance(record.event, RolloutChanged) and record.event.rollout.id == rollout.id
-    ]
+    records = ledger.read(connect(config).store).of_rollout(rollout.id)
+    ours = [(record.at, state) for record, state in records]
     create_markdown_artifact(
         key=f"rollout-{rollout.endpoint}",
         markdown=report(ours),

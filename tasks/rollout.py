@@ -237,12 +237,7 @@ def _own(state: Ledger, rollout: Rollout) -> Rollout:
     current = _current(state, rollout.endpoint)
     if current.id == rollout.id:
         return current
-    ours = [
-        record.event.rollout
-        for record in state.records
-        if isinstance(record.event, RolloutChanged) and record.event.rollout.id == rollout.id
-    ]
-    last = ours[-1]
+    _, last = state.of_rollout(rollout.id)[-1]
     if finished(last):
         return last
     raise Busy(
@@ -258,12 +253,8 @@ def _begun_here(state: Ledger, endpoint: str, version: str) -> bool:
     last, run = state.endpoint(endpoint).rollout, str(flow_run.id or "")
     if last is None or last.version != version or not run:
         return False
-    runs = [
-        record.run
-        for record in state.records
-        if isinstance(record.event, RolloutChanged) and record.event.rollout.id == last.id
-    ]
-    return runs[0] == run
+    first, _ = state.of_rollout(last.id)[0]
+    return first.run == run
 
 
 def _other(stable: str | None, version: str) -> str | None:

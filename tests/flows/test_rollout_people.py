@@ -4,17 +4,21 @@ import json
 import threading
 import time
 from contextlib import contextmanager
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from prefect import flow
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
+from prefect.states import Running
 
-from deployments import command
+from deployments import command, ledger
 from flows.rollout import rollout
 from policy.errors import Refused, RolledBack
-from policy.state import Phase
+from policy.ledger import RolloutChanged
+from policy.state import Phase, start
+from tasks.approval import Form
 
 YES = {"decision": "approve", "who": "ada", "why": "looked at the answers"}
 
@@ -39,13 +43,13 @@ def roll_out(world):
 
 
 @contextmanager
-def somebody(act):
+def somebody(act, but=None):
     """`act` with the paused run's id as soon as there is one; its error is the test's."""
     failed = []
 
     def wait():
         try:
-            act(paused_run())
+            act(paused_run(but=but))
         except BaseException as error:
             failed.append(error)
 
@@ -59,11 +63,15 @@ def somebody(act):
             raise failed[0]
 
 
-def paused_run(limit_s=60):
+def paused_run(limit_s=60, but=None):
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         with get_client(sync_client=True) as client:
-            runs = [run for run in client.read_flow_runs(limit=200) if run.state.is_paused()]
+            runs = [
+                run
+                for run in client.read_flow_runs(limit=200)
+                if run.state.is_paused() and run.id != but
+            ]
         if runs:
             return runs[0]
         time.sleep(0.1)
@@ -144,6 +152,53 @@ def test_nobody_answers_and_the_deadline_takes_the_version_back(waiting):
     with pytest.raises(RolledBack, match=r"awaiting-approval for .* s > 1 s"):
         roll_out(waiting)
     assert waiting.production.weights() == {"v1": 100}
+
+
+def test_a_form_that_a_killed_run_left_is_closed_by_the_next_run(waiting):
+    """What kill -9 leaves: a rollout in the ledger by a run that is paused for ever."""
+    new = start("r9", "production", "v2", "v1", waiting.config.rollout, "a test", ledger.now())
+    asking = new.model_copy(update={"phase": Phase.AWAITING_APPROVAL, "step": 2})
+    with get_client(sync_client=True) as client:
+        dead = client.create_flow_run(rollout, state=Running())
+        Form(client, dead.id).show(asking)
+        event = RolloutChanged(rollout=asking)
+        ledger.append(waiting.store, lambda _state: event, by="a test", run=str(dead.id))
+        left = client.read_flow_run(dead.id).state
+    assert left.is_paused()
+    lasts_s = (left.state_details.pause_timeout - ledger.now()).total_seconds()
+    assert 600 < lasts_s < 661, "Prefect itself gives it up after the deadline"
+    told = []
+
+    def act(run):
+        assert run.id != dead.id
+        told.append(answer(dead, YES))
+        assert answer(run, {**YES, "who": "grace"}) == "ACCEPT"
+
+    with somebody(act, but=dead.id):
+        assert roll_out(waiting) == "v2"
+    assert told != ["ACCEPT"]
+    assert "approved by grace: looked at the answers" in reasons(waiting)
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(dead.id).state
+    assert state.is_crashed()
+    assert "its process is gone" in state.message
+
+
+def test_a_form_outlives_a_pause_that_moves_the_deadline(waiting, monkeypatch):
+    monkeypatch.setattr("tasks.approval._GRACE", timedelta(seconds=3))
+    configure(waiting, "approval_s: 600", "approval_s: 2")
+
+    def act(run):
+        command.give(waiting.store, "production", "pause", "ada", "lunch")
+        until = run.state.state_details.pause_timeout
+        while ledger.now() < until:
+            time.sleep(0.1)
+        assert last(waiting).paused
+        assert answer(paused_run(), YES) == "ACCEPT"
+
+    with somebody(act):
+        assert roll_out(waiting) == "v2"
+    assert waiting.production.weights() == {"v2": 100}
 
 
 def test_a_version_that_fails_while_people_think_is_taken_back(waiting):
