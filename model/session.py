@@ -227,6 +227,8 @@ def _write(
     subject: trained.Trained, curves: Curves, resumes: Sequence[Resume],
 ) -> None:  # fmt: skip
     trained.keep(output, subject, weights)
+    over_encoder = isinstance(subject.network, PretrainedNetwork)
+    packages = (*PACKAGES, "tokenizers") if over_encoder else PACKAGES
     write_whole(output / "curves.csv", curves.csv().encode())
     wall, processor = curves.seconds()
     tracked = settings.tracking.mode != "disabled"
@@ -244,6 +246,6 @@ def _write(
             "lost_steps": [one.lost for one in resumes],
             "wandb_run_id": wandb_run_id(output) if tracked else "",
             "packages": {"python": platform.python_version()}
-            | {n: version(n) for n in PACKAGES},
+            | {n: version(n) for n in packages},
         },
     )

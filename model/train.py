@@ -25,6 +25,8 @@ def main(config: Path, data: Path, output: Path) -> None:
     # Set before torch is loaded: threads that wait by spinning slow down all the others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["OMP_NUM_THREADS"] = str(chosen.compute.threads)
+    # Without it CUDA refuses matrix products that are the same every time.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if chosen.compute.processes > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         from model.launch import launch
 
