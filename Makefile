@@ -57,7 +57,7 @@ lint: $(STAMP)  ## style, types, layers, stale schema
 	$(BIN)/python -m policy.config --schema | diff -u deployments/schema.json - \
 	  || { echo "deployments/schema.json is stale: make schema"; exit 1; }
 
-schema: $(STAMP)  ## write deployments/schema.json from policy/config.py
+schema: $(STAMP)  ## write deployments/schema.json from policy/config/
 	@$(BIN)/python -m policy.config --schema > deployments/schema.json
 
 lock: $(STAMP)  ## resolve constraints.txt anew
