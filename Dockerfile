@@ -9,6 +9,8 @@ ARG TORCH=2.13.0
 ARG UV=0.13.9
 # The CPU build for the predictor; leave it empty for a base with CUDA.
 ARG TORCH_INDEX=
+# "[vqa]" for the profile vqa.
+ARG EXTRAS=
 ENV PYTHONUNBUFFERED=1 \
     DO_NOT_TRACK=1 \
     PREFECT_SERVER_ANALYTICS_ENABLED=false
@@ -25,7 +27,7 @@ COPY deployments deployments
 COPY policy policy
 COPY model model
 COPY prefect.yaml ./
-RUN uv pip install --no-cache -c constraints.txt . \
+RUN uv pip install --no-cache -c constraints.txt ".${EXTRAS}" \
  && useradd --create-home --uid 1000 arr-coc
 USER 1000
 ENV ARR_COC_HOST=0.0.0.0

@@ -9,6 +9,13 @@ import pytest
 import torch
 
 from model import generating, manifest
+from model.formats.convert import convert
+from model.pretrained import saved
+from model.pretrained.encoder import Encoder
+from model.pretrained.folder import version_of
+from model.pretrained.senses import PretrainedSenses
+from tests.model.cars import write_cars
+from tests.model.encoders import write_encoder
 from tests.model.runner import Runner
 
 SMALL = "generate://detail?images=60&questions=6&seed=3"
@@ -56,6 +63,25 @@ def train_config() -> Callable[..., dict[str, Any]]:
         return chosen
 
     return config
+
+
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory) -> dict[str, Path]:
+    """A tiny encoder of each kind, in the layout of Hugging Face."""
+    place = tmp_path_factory.mktemp("encoders")
+    return {kind: write_encoder(place / kind, kind) for kind in ("clip", "siglip")}
+
+
+@pytest.fixture(scope="session")
+def opened(encoders) -> dict[str, tuple[Encoder, PretrainedSenses]]:
+    return {kind: saved.open_encoder(path, version_of(path)) for kind, path in encoders.items()}
+
+
+@pytest.fixture(scope="session")
+def cars(tmp_path_factory) -> Path:
+    """A converted benchmark of 60 and 16 pictures, two questions each."""
+    place = tmp_path_factory.mktemp("cars")
+    return convert("vqav2", write_cars(place / "official"), place / "data", lambda *_: None)
 
 
 TINY = {

@@ -4,10 +4,13 @@ Their weights are sines, so that everybody has the same ones: tests/model/data/e
 holds what transformers 5.23.0 makes of exactly these folders.
 """
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
+import torch
+from PIL import Image
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -15,11 +18,14 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
+from model.pretrained.senses import PretrainedSenses
+
 WORDS = "what color is the red green car a of how many people yes no are there it does say"
 VISION = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2}
 TEXT = {"hidden_size": 16, "intermediate_size": 28, "num_hidden_layers": 2}
 START, END = "<start>", "<end>"
 LENGTH = 12
+QUESTIONS = ["What color is the car", "how many people are there", "is it red", "a " * 30]
 
 
 def write_encoder(folder: Path, kind: str = "clip", pixels: int = 32, patch: int = 2) -> Path:
@@ -146,3 +152,15 @@ def picture(width: int, height: int) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     rings = np.hypot(x - width / 3, y - height / 2)[..., None] * [0.7, 0.4, 1.1]
     return (127.5 + 127 * np.sin(rings + x[..., None] / width)).astype(np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def seen_by(senses: PretrainedSenses, *sizes: tuple[int, int]) -> torch.Tensor:
+    """Pictures of these sizes as the network takes them, (B, P, P, 3)."""
+    found = [senses.see(png(picture(*size)), "a picture")[0] for size in sizes]
+    return torch.from_numpy(np.stack(found))
