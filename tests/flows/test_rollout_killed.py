@@ -127,14 +127,17 @@ class Story:
         tasks.settle.fn(self.config, state)
 
     def killed_at(self, action, spare, *, before):
-        """A run that dies at this point; the next one finishes."""
-        self.reaper.arm(action, spare, before=before)
-        with pytest.raises(Killed):
-            self.drive()
+        """A run that dies at this point; the next one finishes.
+
+        On a busy machine a rollout takes more looks than on a quick one, and so more records:
+        a later point that this run does not come to is none of its points.
+        """
+        died = self.dies(action, spare, before=before)
+        assert died or spare > 0
         self.drive()
 
-    def dies_after_a_record(self):
-        self.reaper.arm("record", 0, before=False)
+    def dies(self, action, spare, *, before):
+        self.reaper.arm(action, spare, before=before)
         try:
             self.drive()
         except Killed:
@@ -208,7 +211,7 @@ def test_a_controller_killed_at_any_point_is_finished_by_the_next_run(tell_story
 def test_controllers_that_each_write_one_record_and_die_finish_together(tell_story, kind):
     story, world = tell_story("relay")
     killed = 0
-    while story.dies_after_a_record():
+    while story.dies("record", 0, before=False):
         killed += 1
     _, records = story.ledger()
     assert killed == len(records) > 3
