@@ -52,7 +52,8 @@ def main(release: Path) -> None:
     _leave_alone_what_is_loaded()
     uvicorn.run(
         app, host=address.host, port=address.port, log_level="warning", access_log=False,
-        timeout_keep_alive=KEEP_ALIVE_S, lifespan="off", ws="none",
+        http="httptools", loop="uvloop", lifespan="off", ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S,
     )  # fmt: skip
 
 
