@@ -42,11 +42,11 @@ def main(release: Path) -> None:
 
     verify(release, os.environ.get("ARR_COC_DIGEST", ""))
     from model.answering import Answerer
-    from model.web import Application
+    from model.web import application
 
     _keep_memory()
     answerer = Answerer(release, address.threads)
-    app = Application(answerer, address.version, address.health_route, address.predict_route)
+    app = application(answerer, address.version, address.health_route, address.predict_route)
     import uvicorn
 
     _leave_alone_what_is_loaded()

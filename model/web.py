@@ -1,14 +1,18 @@
 """The HTTP side of serving: two routes, and a clear 400 for whatever cannot be answered.
 
-An ASGI application without a framework. Two routes need none, and one would cost each
-request as much as reading it does, each server a fifth of its start.
+FastAPI finds the route and answers what is none. Both routes are plain ASGI endpoints: what a
+framework does for a declared body costs a request as much as reading it, and `parse` does it.
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from model.answering import Answerer, parse
 from model.errors import BadInput
@@ -20,104 +24,89 @@ BODY_BYTES_MAX = 32_000_000
 AT_ONCE_BYTES = 256_000
 AT_ONCE_S = 0.02
 
-Message = MutableMapping[str, Any]  # as the ASGI specification has it
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
-
-class Disconnected(Exception):
-    """The client went away before it had sent its whole request."""
-
-
-class Reply(NamedTuple):
-    status: int
-    body: bytes
-    allow: str = ""
-
-
-class Application:
+def application(answerer: Answerer, version: str, health: str, predict: str) -> FastAPI:
     """Every response carries `x-arr-version`. Large requests are computed one at a time."""
+    app = FastAPI(title="ARR-COC", version=version, docs_url=None, openapi_url=None)
+    say = Voice(version)
+    app.router.routes += [
+        Route(health, Health(say), methods=["GET"]),
+        Route(predict, Predict(say, answerer), methods=["POST"]),
+    ]
 
-    def __init__(self, answerer: Answerer, version: str, health: str, predict: str) -> None:
-        self._answerer, self._version = answerer, version
-        self._routes = {
-            health: (("GET", "HEAD"), self._health),
-            predict: (("POST",), self._predict),
-        }
+    @app.exception_handler(HTTPException)
+    async def _refuse(request: Request, error: HTTPException) -> Response:
+        path, allowed = request.url.path, (error.headers or {}).get("Allow", "")
+        text = (
+            f"{path} takes {allowed}, not {request.method}" if allowed else f"no route {path}"
+        )
+        return say(error.status_code, {"error": text}, allowed)
+
+    @app.exception_handler(Exception)
+    async def _fault(_request: Request, error: Exception) -> Response:
+        return say(500, {"error": f"fault: {type(error).__name__}"})  # uvicorn logs it
+
+    return app
+
+
+class Voice:
+    """Makes responses that name the version."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+    def __call__(self, status: int, told: object, allow: str = "") -> Response:
+        headers = {"x-arr-version": self.version} | ({"allow": allow} if allow else {})
+        body = json.dumps(told, allow_nan=False)
+        return Response(body, status, headers, media_type="application/json")
+
+
+class Health:
+    def __init__(self, say: Voice) -> None:
+        self._ready = say(200, {"status": "ready", "version": say.version})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._ready(scope, receive, send)
+
+
+class Predict:
+    def __init__(self, say: Voice, answerer: Answerer) -> None:
+        self._say, self._answerer = say, answerer
         self._thread = ThreadPoolExecutor(max_workers=1)
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, as uvicorn hands it over."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            reply = await self._route(scope["method"], scope["path"], receive)
-        except Disconnected:
+            body = await _read(Request(scope, receive))
+        except ClientDisconnect:
             return
-        except Exception as error:
-            await self._send(send, Reply(500, _error(f"fault: {type(error).__name__}")))
-            raise  # uvicorn logs it
-        await self._send(send, reply)
+        response = await self._answer(body)
+        await response(scope, receive, send)
 
-    async def _route(self, method: str, path: str, receive: Receive) -> Reply:
-        if path not in self._routes:
-            return Reply(404, _error(f"no route {path}"))
-        methods, answer = self._routes[path]
-        if method not in methods:
-            allow = ", ".join(methods)
-            return Reply(405, _error(f"{path} takes {allow}, not {method}"), allow)
-        return await answer(receive)
-
-    async def _health(self, _receive: Receive) -> Reply:
-        return Reply(200, _json({"status": "ready", "version": self._version}))
-
-    async def _predict(self, receive: Receive) -> Reply:
-        body = await _read(receive)
-        if body is None:
-            return Reply(400, _error(f"the body is larger than {BODY_BYTES_MAX} bytes"))
+    async def _answer(self, body: bytes) -> Response:
+        if len(body) > BODY_BYTES_MAX:
+            return self._say(400, {"error": f"the body is larger than {BODY_BYTES_MAX} bytes"})
         if len(body) <= AT_ONCE_BYTES and self._answerer.seconds <= AT_ONCE_S:
             return self._respond(body)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._respond, body)
 
-    def _respond(self, body: bytes) -> Reply:
+    def _respond(self, body: bytes) -> Response:
         try:
             found = self._answerer.answer(parse(body, self._answerer.instances_max))
         except BadInput as error:
-            return Reply(400, _error(str(error)))
+            return self._say(400, {"error": str(error)})
         predictions = [{"answer": p.answer, "confidence": p.confidence} for p in found]
-        body = _json({"predictions": predictions, "deployedModelId": self._version})
-        return Reply(200, body)
-
-    async def _send(self, send: Send, reply: Reply) -> None:
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(reply.body)),
-            (b"x-arr-version", self._version.encode()),
-        ]
-        if reply.allow:
-            headers.append((b"allow", reply.allow.encode()))
-        start = {"type": "http.response.start", "status": reply.status, "headers": headers}
-        await send(start)
-        await send({"type": "http.response.body", "body": reply.body})
+        return self._say(
+            200, {"predictions": predictions, "deployedModelId": self._say.version}
+        )
 
 
-async def _read(receive: Receive) -> bytes | None:
-    """The whole body; None if it is too large. Raises Disconnected."""
+async def _read(request: Request) -> bytes:
+    """The whole body, or what came until it was too large. Raises ClientDisconnect."""
     parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
+    async for part in request.stream():
+        parts.append(part)
+        size += len(part)
         if size > BODY_BYTES_MAX:
-            return None
-        if not message.get("more_body", False):
-            return b"".join(parts)
-
-
-def _error(text: str) -> bytes:
-    return _json({"error": text})
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, allow_nan=False).encode()
+            break
+    return b"".join(parts)

@@ -26,7 +26,7 @@ from model.files import sha256_hex
 from model.network.network import Network, Sizes
 from model.release import verify
 from model.serve import read_address
-from model.web import AT_ONCE_BYTES, AT_ONCE_S, Application
+from model.web import AT_ONCE_BYTES, AT_ONCE_S, application
 
 QUESTION = "what is the texture of the red object"
 ENVIRONMENT = {
@@ -272,13 +272,13 @@ def test_only_a_small_request_to_a_quick_network_is_answered_where_it_arrived(
     body, seconds, at_once
 ):
     told = Told(seconds)
-    status, _ = asyncio.run(ask(Application(told, "v7", "/health", "/predict"), [body]))
+    status, _ = asyncio.run(ask(application(told, "v7", "/health", "/predict"), [body]))
     assert status == 200
     assert (told.asked_by is threading.main_thread()) == at_once
 
 
 def test_health_is_answered_while_a_large_request_is_computed():
-    app = Application(Told(0.001, takes_s=0.5), "v7", "/health", "/predict")
+    app = application(Told(0.001, takes_s=0.5), "v7", "/health", "/predict")
 
     async def both():
         large = asyncio.create_task(ask(app, [LARGE]))
@@ -292,7 +292,7 @@ def test_health_is_answered_while_a_large_request_is_computed():
 
 def test_a_body_without_end_is_refused_before_it_ends():
     parts = [b" " * 1_000_000] * 40
-    app = Application(Told(0.001), "v7", "/health", "/predict")
+    app = application(Told(0.001), "v7", "/health", "/predict")
     status, body = asyncio.run(ask(app, parts))
     assert status == 400
     assert b"larger than 32000000 bytes" in body
@@ -301,7 +301,7 @@ def test_a_body_without_end_is_refused_before_it_ends():
 def test_a_fault_of_ours_is_a_500_that_tells_no_secret_and_is_logged():
     told, sent = Told(0.001, fault=ZeroDivisionError("secret")), []
     with pytest.raises(ZeroDivisionError):  # uvicorn logs what it catches
-        asyncio.run(ask(Application(told, "v7", "/health", "/predict"), [SMALL], sent=sent))
+        asyncio.run(ask(application(told, "v7", "/health", "/predict"), [SMALL], sent=sent))
     assert sent[0]["status"] == 500
     assert (b"x-arr-version", b"v7") in sent[0]["headers"]
     assert json.loads(sent[1]["body"]) == {"error": "fault: ZeroDivisionError"}
@@ -314,7 +314,7 @@ def test_a_server_loads_no_more_than_answering_needs():
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "torch" in loaded
     assert not loaded & {
-        "fastapi", "lightning", "matplotlib", "pandas", "pyarrow", "pydantic", "transformers",
+        "lightning", "matplotlib", "pandas", "pyarrow", "transformers",
     }  # fmt: skip
 
 
