@@ -1,10 +1,11 @@
 """Who or what promoted which version when, and why: the ledger, read aloud."""
 
 import json
+from collections.abc import Mapping
 
 from policy.config import Config
 from policy.ledger import Ledger, Record, Registered, RolloutChanged
-from policy.state import Phase
+from policy.state import Phase, Rollout
 
 TOLD = {
     Phase.PENDING: "rollout began",
@@ -13,6 +14,8 @@ TOLD = {
     Phase.ROLLED_BACK: "taken back",
     Phase.AWAITING_APPROVAL: "waits for approval",
 }
+
+SPOKEN = ("approved by ", "promoted at once by ", "paused by ", "resumed by ")
 
 
 def show(config: Config, *, as_json: bool) -> int:
@@ -31,23 +34,35 @@ def show(config: Config, *, as_json: bool) -> int:
 
 def tell(state: Ledger) -> list[str]:
     """One line for each decision; what only moves a rollout along is left out."""
-    lines = []
+    lines: list[str] = []
+    last: dict[str, Rollout] = {}
     for record in state.records:
-        told = _told(record)
+        told = _told(record, last)
         if told:
             lines.append(f"{record.number:4d}  {record.at:%Y-%m-%d %H:%M:%S}  {told}")
+        if isinstance(record.event, RolloutChanged):
+            last[record.event.rollout.endpoint] = record.event.rollout
     return lines
 
 
-def _told(record: Record) -> str:
+def _told(record: Record, last: Mapping[str, Rollout]) -> str:
+    """`last` is the record before of each endpoint."""
     match record.event:
         case Registered(version=version, accuracy=accuracy, signed_by=key):
             signed = f"signed by {key[:12]}" if key else "not signed"
             return f"{version}  registered by {record.by}: accuracy {accuracy:.3f}, {signed}"
-        case RolloutChanged(rollout=rollout) if rollout.phase in TOLD:
-            what = f"{rollout.version}  {TOLD[rollout.phase]} on {rollout.endpoint}"
-            return f"{what}: {rollout.reason}"
-        case RolloutChanged():
-            return ""
+        case RolloutChanged(rollout=rollout):
+            return _rollout(rollout, last.get(rollout.endpoint))
         case event:
             return f"retraining {event.key} started ({event.cause}): {event.why}"
+
+
+def _rollout(rollout: Rollout, before: Rollout | None) -> str:
+    """A decision, or a person's word; empty for what only moves it along."""
+    entered = before is None or (before.id, before.phase) != (rollout.id, rollout.phase)
+    on = f"on {rollout.endpoint}: {rollout.reason}"
+    if entered and rollout.phase in TOLD:
+        return f"{rollout.version}  {TOLD[rollout.phase]} {on}"
+    new = before is None or before.reason != rollout.reason
+    spoken = new and rollout.reason.startswith(SPOKEN)
+    return f"{rollout.version}  a person's word {on}" if spoken else ""

@@ -129,13 +129,13 @@ def relieve(client: SyncPrefectClient, rollout: Rollout, state: Ledger, run: UUI
 def question(rollout: Rollout) -> str:
     """What stands above the form."""
     share = desired_weights(rollout).get(rollout.version, 0)
-    limit = rollout.plan.deadlines.approval_s
+    until = closes_at(rollout) - _GRACE
     return (
         f"May **{rollout.version}** take all traffic of {rollout.endpoint}? It has {share} % "
         f"now, {rollout.stable or 'nothing'} the rest. Last window: {rollout.reason}.\n\n"
-        f"Without an answer it is taken back {limit:g} s after "
-        f"{rollout.entered_at:%Y-%m-%d %H:%M:%S} UTC. From a terminal: "
-        f'`python -m flows approve|reject --endpoint {rollout.endpoint} --why "…"`.'
+        f"Without an answer until {until:%Y-%m-%d %H:%M:%S} UTC it is taken back. From a "
+        f"terminal:\n\n"
+        f'    python -m flows approve --endpoint {rollout.endpoint} --why "…"\n'
     )
 
 

@@ -14,6 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Running
 
 from deployments import command, ledger
+from flows import history
 from flows.rollout import rollout
 from policy.errors import Refused, RolledBack
 from policy.ledger import RolloutChanged
@@ -110,6 +111,9 @@ def test_an_incomplete_form_is_refused_and_a_whole_one_approves(waiting):
     with somebody(act):
         assert roll_out(waiting) == "v2"
     assert "approved by ada: looked at the answers" in reasons(waiting)
+    told = "\n".join(history.tell(waiting.ledger))
+    assert told.count("v2  waits for approval on production") == 1
+    assert told.count("on production: approved by ada: looked at the answers") == 1
     assert waiting.production.weights() == {"v2": 100}
 
 
