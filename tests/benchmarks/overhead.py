@@ -49,10 +49,11 @@ def main() -> None:
 def by_flow(stack: e2e.Stack) -> float:
     """Seconds from the run's creation to its end."""
     stack.deploy("retrain/on-demand", seed=1, check=True, timeout=900)
-    body = {"sort": "START_TIME_DESC", "flows": {"name": {"any_": ["retrain"]}}, "limit": 1}
+    ended = {"state": {"type": {"any_": ["COMPLETED"]}}}  # scheduled ones wait beside it
+    body = {"flows": {"name": {"any_": ["retrain"]}}, "flow_runs": ended}
     [run] = httpx.post(f"{stack.env['PREFECT_API_URL']}/flow_runs/filter", json=body).json()
-    created, ended = (datetime.fromisoformat(run[name]) for name in ("created", "end_time"))
-    return (ended - created).total_seconds()
+    created, end = (datetime.fromisoformat(run[name]) for name in ("created", "end_time"))
+    return (end - created).total_seconds()
 
 
 def by_hand(stack: e2e.Stack) -> None:
