@@ -24,7 +24,7 @@ from deployments.rollout_metrics import counter, gauge, rollout_metrics
 from policy.config import load_config
 from policy.counts import LATENCY_EDGES_S, Counts, Labelled
 from policy.errors import EndpointError, LedgerError, NotFound, StoreError
-from policy.ledger import Ledger, extend
+from policy.ledger import Ledger
 
 
 class Metrics(Collector):
@@ -45,11 +45,9 @@ class Metrics(Collector):
 
     def _read(self) -> Ledger | None:
         """The ledger, of which only the new records are read; None if one does not fit."""
-        store = self._place.store
         with self._lock:
             try:
-                for name in store.list("ledger")[self._ledger.number :]:
-                    self._ledger = extend(self._ledger, name, store.read(name))
+                self._ledger = ledger.read(self._place.store, self._ledger)
             except (LedgerError, StoreError, NotFound):
                 return None
             return self._ledger

@@ -55,7 +55,7 @@ def realize(place: Place, state: Ledger, rollout: Rollout) -> Seen:
         return Seen(at=ledger.now(), ready=False, weights=None)
     # An open window was measured at what was found, not at what it was just set back to.
     measured = weights if rollout.window is None else found
-    return look(place, endpoint, rollout, measured, failure)
+    return look(place, state, rollout, measured, failure)
 
 
 def real_weights(endpoint: Endpoint) -> dict[str, int] | None:
@@ -108,15 +108,15 @@ def shadow(endpoint: Endpoint, rollout: Rollout) -> None:
 
 
 def look(
-    place: Place, endpoint: Endpoint, rollout: Rollout, weights: dict[str, int], failure: str
+    place: Place, state: Ledger, rollout: Rollout, weights: dict[str, int], failure: str
 ) -> Seen:
     """Everything that the decision needs, read once."""
-    ready, smoked = False, None
+    endpoint, ready, smoked = place.endpoint(rollout.endpoint), False, None
     try:
         if not failure and rollout.version in endpoint.deployed():
             ready = endpoint.ready(rollout.version)
         if ready and rollout.phase is Phase.SMOKE:
-            smoked = smoke(place, endpoint, rollout)
+            smoked = smoke(place, endpoint, state, rollout)
     except (EndpointError, ReleaseError, DataError) as error:
         failure = str(error)
     return Seen(
@@ -133,9 +133,8 @@ def look(
     )
 
 
-def smoke(place: Place, endpoint: Endpoint, rollout: Rollout) -> Smoke:
+def smoke(place: Place, endpoint: Endpoint, state: Ledger, rollout: Rollout) -> Smoke:
     """Ask the version held-out questions, whatever its weight."""
-    state = ledger.read(place.store)
     digest = state.version(rollout.version).registered.digest
     lines = read_requests(releases.read_file(place.store, digest, "requests.jsonl"))
     wrong, correct, detail = 0, 0, ""

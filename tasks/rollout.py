@@ -67,7 +67,7 @@ def begin(config: Config, endpoint: str, version: str, by: str) -> Rollout:
         chosen = begin_or_resume(state, new)
         return None if chosen == place.rollout else RolloutChanged(rollout=chosen)
 
-    return _current(_append(config, decide, by), endpoint)
+    return _current(_append(connect(config), decide, by), endpoint)
 
 
 @remote
@@ -91,7 +91,7 @@ def begin_rollback(config: Config, endpoint: str, by: str, why: str) -> Rollout:
         back = start(name, endpoint, place.before, place.stable, plan, by, ledger.now())
         return RolloutChanged(rollout=promote_now(back, by, why, ledger.now()))
 
-    return _current(_append(config, decide, by), endpoint)
+    return _current(_append(connect(config), decide, by), endpoint)
 
 
 @remote
@@ -126,22 +126,21 @@ def hold(
     """
     place = connect(config)
     try:
-        return _hold(config, place, rollout, until, between)
+        return _hold(place, rollout, until, between)
     except (LedgerError, StoreError):
         take_shelter(place.endpoint(rollout.endpoint), rollout)
         raise
 
 
 def _hold(
-    config: Config,
     place: Place,
     rollout: Rollout,
     until: Callable[[Rollout], bool],
     between: Callable[[], None],
 ) -> Rollout:
-    told = tell(rollout)
+    told, state = tell(rollout), None
     while True:
-        state = ledger.read(place.store)
+        state = ledger.read(place.store, state)
         current = _own(state, rollout)
         if tell(current) != told:
             told = tell(current)
@@ -153,7 +152,8 @@ def _hold(
         if after == current:
             time.sleep(next_look_s(current, ledger.now()))
         else:
-            _append(config, partial(_follow, before=current, after=after), current.by)
+            follow = partial(_follow, before=current, after=after)
+            state = _append(place, follow, current.by, state)
         between()
 
 
@@ -212,8 +212,8 @@ def tell(rollout: Rollout) -> str:
     return f"{where} at {share} %: {rollout.reason}"
 
 
-def _append(config: Config, decide, by: str) -> Ledger:
-    return ledger.append(connect(config).store, decide, by=by, run=str(flow_run.id or ""))
+def _append(place: Place, decide, by: str, known: Ledger | None = None) -> Ledger:
+    return ledger.append(place.store, decide, by=by, run=str(flow_run.id or ""), known=known)
 
 
 def _follow(state: Ledger, before: Rollout, after: Rollout) -> RolloutChanged | None:
