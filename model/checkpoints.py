@@ -6,20 +6,33 @@ truncated or changed file is found and the one before is taken.
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from threading import Event
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from typing_extensions import override
 
 from model.console import log
-from model.errors import BadInput
+from model.errors import BadInput, StorageAway
 from model.files import sha256_hex, write_whole
 
+if TYPE_CHECKING:
+    from obstore.store import BackoffConfig, RetryConfig
+
 NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.ckpt")
+# An outage as long as that costs nothing: steps go on while a checkpoint is being written.
+PATIENCE = timedelta(seconds=30)
+BACKOFF: "BackoffConfig" = {
+    "init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=3), "base": 2,
+}  # fmt: skip
+REFUSED = re.compile(r"status code: 40[0134]|Unable to recognise URL")  # told in words alone
 
 
 class Shelf(Protocol):
@@ -49,25 +62,59 @@ class Folder:
 
 
 class Bucket:
-    """gs:// or s3://, with the credentials of the environment."""
+    """gs:// or s3://, with the credentials of the environment.
+
+    Every call raises BadInput where the storage refuses it, StorageAway where it does not
+    answer for `PATIENCE`.
+    """
 
     def __init__(self, uri: str) -> None:
         from obstore.store import from_url
 
-        self._store = from_url(uri)
+        self._uri = uri
+        retries: RetryConfig = {
+            "max_retries": 1000,
+            "retry_timeout": PATIENCE,
+            "backoff": BACKOFF,
+        }
+        with self._clear_errors():
+            self._store = from_url(uri, retry_config=retries)
 
     def put(self, name: str, data: bytes) -> None:
-        self._store.put(name, data)
+        with self._clear_errors():
+            self._store.put(name, data)
 
     def get(self, name: str) -> bytes:
-        return bytes(self._store.get(name).bytes())
+        with self._clear_errors():
+            return bytes(self._store.get(name).bytes())
 
     def names(self) -> list[str]:
-        found = [meta["path"] for page in self._store.list() for meta in page]
+        with self._clear_errors():
+            found = [meta["path"] for page in self._store.list() for meta in page]
         return sorted(path for path in found if NAME.fullmatch(path))
 
     def remove(self, name: str) -> None:
-        self._store.delete(name)
+        with self._clear_errors():
+            self._store.delete(name)
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            text = str(error).strip().split("\n")[0]
+            found = f"checkpointing.uri (={self._uri}): {text}"
+            if REFUSED.search(text):
+                raise BadInput(
+                    found, expected="a bucket that the environment's credentials may write to"
+                ) from error
+            raise StorageAway(
+                found,
+                expected=f"an answer within {PATIENCE.seconds} s",
+                do="run the same command again: it goes on from the newest checkpoint there",
+            ) from error
 
 
 def shelf(uri: str, output: Path) -> Shelf:
@@ -91,23 +138,57 @@ def newest_whole(place: Shelf) -> tuple[str, int] | None:
     return None
 
 
+class Background(AsyncCheckpointIO):
+    """Lightning's thread that writes while training goes on.
+
+    Each checkpoint that waits for the one before is another copy of the network in memory, so
+    no new one is to be made while this is `busy`.
+    """
+
+    def __init__(self, whole: "WholeCheckpoints") -> None:
+        super().__init__(whole)
+        self._writing = whole.writing
+
+    @property
+    def busy(self) -> bool:
+        return self._writing.is_set()
+
+    @override
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self._writing.set()
+        super().save_checkpoint(*args, **kwargs)
+
+
 class WholeCheckpoints(CheckpointIO):
     """Lightning's plug for reading and writing; `path` is `step-N` going out."""
 
     def __init__(self, place: Shelf, keep: int) -> None:
         self._place, self._keep = place, keep
+        self._failed: Exception | None = None
+        self.writing = Event()
 
     @override
     def save_checkpoint(
         self, checkpoint: Mapping[str, Any], path: _PATH, storage_options: Any | None = None
     ) -> None:
         """Write the new one first, then remove what is older than the newest `keep`."""
+        try:
+            if self._failed:  # Lightning asks once more as it ends: do not wait as long again
+                raise self._failed
+            self._save(checkpoint, Path(path).name)
+        except Exception as error:
+            self._failed = error
+            raise
+        finally:
+            self.writing.clear()
+
+    def _save(self, checkpoint: Mapping[str, Any], name: str) -> None:
         buffer = io.BytesIO()
         torch.save(dict(checkpoint), buffer)
         data = buffer.getvalue()
-        self._place.put(f"{Path(path).name}-{sha256_hex(data)[:16]}.ckpt", data)
-        for name in self._place.names()[: -self._keep]:
-            self._place.remove(name)
+        self._place.put(f"{name}-{sha256_hex(data)[:16]}.ckpt", data)
+        for old in self._place.names()[: -self._keep]:
+            self._place.remove(old)
 
     @override
     def load_checkpoint(

@@ -2,6 +2,7 @@
 
 ModelError       1   a fault of the program
 ├── BadInput     2   configuration, data, model or disk: nothing to retry
+├── StorageAway  1   checkpoints cannot be written or read now: run it again
 ├── Diverged     3   the loss is not a number any more
 └── Stopped     75   asked to stop, a checkpoint is saved: run it again and it goes on
 """
@@ -23,6 +24,10 @@ class ModelError(Exception):
 
 class BadInput(ModelError):
     exit_code = 2
+
+
+class StorageAway(ModelError):
+    exit_code = 1
 
 
 class Diverged(ModelError):

@@ -16,12 +16,11 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch.utils.data import DataLoader
 
 from model import manifest, trained
 from model.batches import Batches, Pool, pool
-from model.checkpoints import WholeCheckpoints, newest_whole, shelf
+from model.checkpoints import Background, WholeCheckpoints, newest_whole, shelf
 from model.console import Progress, explain, log
 from model.errors import BadInput, Diverged
 from model.files import sha256_hex, write_json, write_whole
@@ -135,7 +134,7 @@ def _fit(
         learner.world,
     )
     loader = DataLoader(batches, batch_size=None, num_workers=workers)
-    writer = AsyncCheckpointIO(WholeCheckpoints(place, settings.checkpointing.keep))
+    writer = Background(WholeCheckpoints(place, settings.checkpointing.keep))
     trainer = _trainer(settings, output, writer, [curves, saving])
     try:
         trainer.fit(learner, loader, ckpt_path=name, weights_only=True)
@@ -150,7 +149,7 @@ def _fit(
 def _trainer(
     settings: TrainSettings,
     output: Path,
-    writer: AsyncCheckpointIO,
+    writer: Background,
     callbacks: list[pl.Callback],
 ) -> pl.Trainer:
     model, compute = settings.model, settings.compute

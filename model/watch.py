@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from model.batches import Batch, Pool
+from model.checkpoints import Background
 from model.console import Progress, log
 from model.errors import Stopped
 from model.learner import Learner, count_right
@@ -157,7 +158,7 @@ class Saving(pl.Callback):
     ) -> None:
         if (batch.number + 1) % trainer.accumulate_grad_batches:
             return
-        due = time.monotonic() - self._saved >= self._every_s
+        due = time.monotonic() - self._saved >= self._every_s and not _writing(trainer)
         due, asked = self._agreed(due, pl_module.device)
         if due or asked:
             trainer.save_checkpoint(f"step-{trainer.global_step:08d}")
@@ -178,6 +179,12 @@ class Saving(pl.Callback):
         )
         dist.all_reduce(wish, dist.ReduceOp.MAX)
         return bool(wish[0]), bool(wish[1])
+
+
+def _writing(trainer: pl.Trainer) -> bool:
+    """Whether the checkpoint before is still on its way."""
+    writer = trainer.strategy.checkpoint_io
+    return isinstance(writer, Background) and writer.busy
 
 
 @torch.no_grad()
