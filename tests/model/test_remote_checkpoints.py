@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 
 import boto3
 import botocore.exceptions
@@ -19,10 +20,19 @@ KEY = "test"  # the server takes any
 
 @pytest.fixture(scope="module")
 def server():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    server = start()
     yield server
     server.stop()
+
+
+def start(port=0):
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    return server
+
+
+def port(server):
+    return server.get_host_and_port()[1]
 
 
 def environment(port):
@@ -39,7 +49,7 @@ def environment(port):
 @pytest.fixture
 def at(server):
     """The environment of an S3 with nothing but an empty bucket."""
-    at = environment(server.get_host_and_port()[1])
+    at = environment(port(server))
     empty(client(at))
     return at
 
@@ -141,14 +151,33 @@ def test_a_bucket_that_is_not_there_is_bad_input(at, programs, small_data, train
     assert "expected a bucket that" in program.last_line
 
 
+@pytest.mark.slow
+def test_a_short_outage_costs_nothing(
+    undisturbed, programs, small_data, train_config, tmp_path
+):
+    server = start()
+    at = environment(port(server))
+    s3 = client(at)
+    empty(s3)
+    config, output = train_config(checkpointing__uri=URI), tmp_path / "trained"
+    program = programs.start("train", config, environment=at, data=small_data, output=output)
+    program.wait_for(lambda: objects(s3))
+    server.stop()
+    time.sleep(5)
+    assert program.process.exitcode is None, program.text
+    server = start(port(server))
+    assert program.end() == 0, program.text
+    server.stop()
+    assert training(output)["resumed_from_steps"] == []
+    assert weights(output) == weights(undisturbed)
+
+
 @pytest.mark.slow  # waits as long as the program does for storage to come back
 def test_storage_that_is_away_is_one_clear_error_and_nothing_is_lost(
     undisturbed, programs, small_data, train_config, tmp_path
 ):
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    port = server.get_host_and_port()[1]
-    at, output = environment(port), tmp_path / "trained"
+    server = start()
+    at, output = environment(port(server)), tmp_path / "trained"
     s3 = client(at)
     empty(s3)
     again = {"config": train_config(checkpointing__uri=URI), "environment": at}
@@ -165,8 +194,7 @@ def test_storage_that_is_away_is_one_clear_error_and_nothing_is_lost(
         assert "expected an answer within 30 s; to do: run the same" in ended.last_line
         assert "Traceback" not in ended.text
     assert not (output / "training.json").exists()
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
+    server = start(port(server))
     newest = step(objects(s3)[-1])
     back = programs.run("train", **again)
     server.stop()
