@@ -40,7 +40,11 @@ class MortalStore:
 
 
 def drive(config: str, version: str, spare: int, before: bool) -> None:
-    """Roll `version` out to production, or die; a negative `spare` never dies."""
+    """Roll `version` out to production, or die; a negative `spare` never dies.
+
+    The run that goes on is the same one, retried: it does not begin anew what was decided.
+    """
+    os.environ["PREFECT__RUNTIME__FLOW_RUN__ID"] = f"run of {version}"
     faulthandler.dump_traceback_later(100)  # a process that hangs says where
     settings = parse_config(config, "the test's configuration")
     place = local.connect(settings, server=SERVER)
