@@ -21,7 +21,7 @@ from policy.state import Phase
 from tests.local.fixtures import serve
 from tests.policy.worlds import Behaviour, begin, make_plan, run, until, world
 
-ONE, TWO = "2026.11.22-aaaaaaa", "2026.11.22-bbbbbbb"
+ONE, TWO = "2026.11.22-1111111", "2026.11.22-2222222"
 WHO, WHY = "somebody-private", "a reason of theirs"
 
 
