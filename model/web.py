@@ -36,7 +36,8 @@ def application(answerer: Answerer, version: str, health: str, predict: str) -> 
 
     @app.exception_handler(HTTPException)
     async def _refuse(request: Request, error: HTTPException) -> Response:
-        path, allowed = request.url.path, (error.headers or {}).get("Allow", "")
+        path, named = request.url.path, (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(sorted(filter(None, named.split(", "))))  # of a set: any order
         text = (
             f"{path} takes {allowed}, not {request.method}" if allowed else f"no route {path}"
         )

@@ -8,6 +8,7 @@ here are ever evaluated.
 
 import ast
 import operator
+import threading
 from collections.abc import Callable, Mapping
 
 FIELDS = (
@@ -23,6 +24,8 @@ FIELDS = (
     "stable_accuracy",
 )
 _LENGTH_MAX = 500
+# Two threads that make a tree at once break the interpreter before Python 3.12.
+_ONE_AT_A_TIME = threading.Lock()
 
 _COMPARE: Mapping[type[ast.cmpop], Callable[[float, float], bool]] = {
     ast.Lt: operator.lt,
@@ -63,7 +66,8 @@ def _parse(text: str) -> ast.expr:
         raise ValueError(f"a condition of {len(text)} characters; at most {_LENGTH_MAX}")
     try:
         words = text.replace("&&", " and ").replace("||", " or ")
-        return ast.parse(words.strip(), mode="eval").body
+        with _ONE_AT_A_TIME:
+            return ast.parse(words.strip(), mode="eval").body
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f"{text!r} is not a condition: {error}") from error
 

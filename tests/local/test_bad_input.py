@@ -153,7 +153,7 @@ def test_a_version_that_dies_at_its_start_is_taken_back(live, clients, plan):
 
 
 def test_a_version_that_crashes_again_and_again_is_taken_back(live, clients, plan):
-    plan(bake_s=1.5)
+    plan(bake_s=3.0)  # longer than it lives: one crash in a step is tolerated, two are not
     stable, version = live.now().stable, live.register({"lives_s": 2.0})
     live.roll_out(version)
     must_be_back(live, stable, live.now().rollout.fault, "")  # whichever fault shows first
