@@ -16,7 +16,6 @@ from pathlib import Path
 import httpx
 
 from deployments import Json, Release, Reply, Store, releases
-from deployments.keys import VARIABLE
 from deployments.local import envoy, loopback
 from deployments.local.admin import Admin
 from deployments.local.clusters import clusters
@@ -220,7 +219,6 @@ class EnvoyEndpoint:
                 "AIP_PREDICT_ROUTE": envoy.PREDICT_ROUTE,
                 "ARR_COC_VERSION": release.version,
                 "ARR_COC_DIGEST": release.digest,
-                VARIABLE: "",  # the key that signs is none of its business
                 "OMP_NUM_THREADS": str(self._local.threads),
                 "PYTHONUNBUFFERED": "1",
             },

@@ -64,6 +64,7 @@ def prefect_programs(config: Config) -> Sequence[Program]:
         folder=here,
         autostart=False,  # it needs the server and its pool
         stop_s=20,
+        signs=True,
     )
     return [server, worker]
 

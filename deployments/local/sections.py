@@ -6,13 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from deployments.keys import VARIABLE
 from deployments.local.layout import Layout
 from policy.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Program:
-    """One program. With `ports`, one process per port, which stands in for `{port}`."""
+    """One program. With `ports`, one process per port, which stands in for `{port}`.
+
+    Only one that `signs` is told the private key, should supervisord know it.
+    """
 
     name: str
     command: Sequence[str]
@@ -22,6 +26,7 @@ class Program:
     autostart: bool = True
     restart: Literal["true", "unexpected"] = "true"
     stop_s: int = 10
+    signs: bool = False
 
 
 def daemon_section(layout: Layout) -> str:
@@ -56,12 +61,13 @@ def program_section(program: Program, logs: Path) -> str:
     with restart "unexpected" it is left alone.
     """
     several = bool(program.ports)
+    given = program.environment if program.signs else {VARIABLE: "", **program.environment}
     log = f"{program.name}-%(process_num)d.log" if several else f"{program.name}.log"
     settings = {
         "command": shlex.join(program.command).replace("%", "%%"),
         "directory": _value(program.folder),
         "environment": ",".join(
-            f'{name}="{_setting(name, value)}"' for name, value in program.environment.items()
+            f'{name}="{_setting(name, value)}"' for name, value in given.items()
         ),
         "autostart": str(program.autostart).lower(),
         "autorestart": program.restart,

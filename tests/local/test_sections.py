@@ -1,0 +1,40 @@
+"""What supervisord is told of each program."""
+
+import configparser
+from pathlib import Path
+
+import pytest
+
+from deployments.keys import VARIABLE
+from deployments.local.orchestrator import WORKER, prefect_programs
+from deployments.local.sections import Program, program_section
+from policy.config import load_config
+from policy.errors import ConfigError
+
+LOCAL = Path(__file__).parents[2] / "deployments/local.yaml"
+
+
+def section(program: Program) -> configparser.SectionProxy:
+    parser = configparser.RawConfigParser()
+    parser.read_string(program_section(program, Path("/logs")))
+    return parser[f"program:{program.name}"]
+
+
+def test_only_the_worker_is_told_the_private_key():
+    """supervisord hands its own environment on; an empty value hides the key in it."""
+    programs = prefect_programs(load_config(LOCAL))
+    told = [p.name for p in programs if f'{VARIABLE}=""' not in section(p)["environment"]]
+    assert told == [WORKER]
+
+
+def test_each_port_is_a_process():
+    several = Program("model", ["serve"], {"PORT": "{port}"}, Path("/here"), ports=[81, 82])
+    found = section(several)
+    assert (found["numprocs"], found["numprocs_start"]) == ("2", "81")
+    assert 'PORT="%(process_num)d"' in found["environment"]
+
+
+@pytest.mark.parametrize("value", ['say "this"', "it's", "two\nlines"])
+def test_a_value_that_would_end_its_quotes_is_refused(value):
+    with pytest.raises(ConfigError, match="MARK"):
+        program_section(Program("a", ["b"], {"MARK": value}, Path("/here")), Path("/logs"))
