@@ -24,7 +24,7 @@ PORTS = ("prefect_port", "staging_port", "staging_admin_port", "production_port"
 SMALL = {
     "images=8000&questions=16": "images=300&questions=6",
     "questions_min: 500": "questions_min: 20",
-    "steps_max: 350": "steps_max: 12",
+    "steps_max: 500": "steps_max: 12",
     "processes: 2": "processes: 1",
     "every_s: 10": "every_s: 0.5",
     "mode: offline": "mode: disabled",
