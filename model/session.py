@@ -46,7 +46,7 @@ def train(settings: TrainSettings, data_folder: Path, output: Path, saving: Savi
     torch.set_num_threads(settings.compute.threads)
     torch.use_deterministic_algorithms(True)
     # Comes with it, to show reads of memory that nobody wrote; 5 % and more of each step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore
     with Progress("start", settings.model.steps_max, silent=rank > 0) as progress:
         _train(settings, manifest.read(data_folder), output, saving, progress)
 
