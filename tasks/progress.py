@@ -20,14 +20,16 @@ def reporter(program: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         progress=0.0, key=program.replace(".", "-"), description=f"{program} is starting"
     )
     artifact = cast(UUID, created)  # outside of async code it is no coroutine
-    shown = 0.0
+    shown, said = 0.0, ""
 
     def report(record: Mapping[str, Any]) -> None:
-        nonlocal shown
+        nonlocal shown, said
         if time.monotonic() - shown < EVERY_S and record["done"] < record["of"]:
             return
-        shown = time.monotonic()
         text = describe(record)
+        if text == said:  # programs say their last record once more when they end
+            return
+        shown, said = time.monotonic(), text
         log.info("%s: %s", program, text)
         update_progress_artifact(artifact, progress=percent(record), description=text)
 
