@@ -36,11 +36,12 @@ class Learner(pl.LightningModule):
         rank: int,
         world: int,
         identity: str,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
         self._seed, self._rate, self._steps = seed, rate, steps
-        self._identity = identity
+        self._identity, self._fused = identity, fused
         self.rank, self.world = rank, world
         self.seen_3 = torch.zeros(3)  # loss, right answers, questions of this process's part
 
@@ -63,7 +64,7 @@ class Learner(pl.LightningModule):
     @override
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self._rate, weight_decay=DECAY, fused=True
+            self.parameters(), lr=self._rate, weight_decay=DECAY, fused=self._fused
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate_at)
         return {

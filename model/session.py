@@ -112,6 +112,8 @@ def _learner(
         rate=model.learning_rate,
         steps=model.steps_max,
         identity=identity,
+        # A fused one unscales gradients by itself, so they could not be clipped before.
+        fused=model.precision == "32",
     )
 
 
@@ -157,8 +159,6 @@ def _trainer(
 ) -> pl.Trainer:
     model, compute = settings.model, settings.compute
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if model.strategy == "fsdp" and not compute.accelerators:
-        raise BadInput("model.strategy (=fsdp) without accelerators", expected="ddp on the CPU")
     precision: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
         "32": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed",
     }  # fmt: skip

@@ -119,6 +119,19 @@ class TrainSettings(_Section):
     checkpointing: Checkpointing
     tracking: Tracking
 
+    @model_validator(mode="after")
+    def _possible_on_the_cpu(self) -> Self:
+        """Lightning would take bf16 for 16-mixed there, and say so in a log only."""
+        if self.compute.accelerators:
+            return self
+        if self.model.strategy == "fsdp":
+            raise ValueError("model.strategy (=fsdp) needs compute.accelerators; ddp does not")
+        if self.model.precision == "16-mixed":
+            raise ValueError(
+                "model.precision (=16-mixed) needs compute.accelerators; bf16-mixed does not"
+            )
+        return self
+
 
 class EvaluateSettings(_Section):
     """What `model.evaluate` reads."""

@@ -52,6 +52,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _can_train_there(self) -> Self:
+        if self.compute.accelerators:
+            return self
+        for name, value in (("strategy", "fsdp"), ("precision", "16-mixed")):
+            if getattr(self.model, name) == value:
+                raise ValueError(f"model.{name} (={value}) needs compute.accelerators")
+        return self
+
+    @model_validator(mode="after")
     def _has_a_signer(self) -> Self:
         here = self.signing.private_key == "made-here"
         if here and self.place != "local":

@@ -4,6 +4,7 @@ import json
 import signal
 
 import pytest
+import torch
 
 from model import generating, trained
 from model.files import sha256_hex
@@ -202,6 +203,33 @@ def test_a_loss_that_is_not_a_number_stops_with_3(programs, small_data, train_co
     assert "expected a finite number" in program.last_line
     assert not (output / "training.json").exists()
     assert not (output / "weights.safetensors").exists()
+
+
+def test_bf16_learns_as_32_does(programs, small_data, train_config, tmp_path):
+    """Weights and what serves stay float32; the losses differ by bf16's rounding."""
+    losses = {}
+    for precision in ("32", "bf16-mixed"):
+        output = tmp_path / precision
+        config = train_config(model__precision=precision, model__steps_max=10)
+        program = programs.run("train", config, data=small_data, output=output)
+        assert program.end() == 0, program.text
+        row = next(r for r in (output / "curves.csv").read_text().split() if "train,10" in r)
+        losses[precision] = float(row.split(",")[2])
+        assert {x.dtype for x in trained.load(output).network.parameters()} == {torch.float32}
+    assert losses["bf16-mixed"] != losses["32"]
+    assert losses["bf16-mixed"] == pytest.approx(losses["32"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("model__precision", "16-mixed"), ("model__strategy", "fsdp")]
+)
+def test_what_only_a_gpu_can_is_refused_on_the_cpu(
+    programs, small_data, train_config, tmp_path, setting, value
+):
+    config = train_config(**{setting: value})
+    program = programs.run("train", config, data=small_data, output=tmp_path / "trained")
+    assert program.end() == 2
+    assert f"(={value}) needs compute.accelerators" in program.last_line
 
 
 def test_another_seed_does_not_go_on_from_these_checkpoints(

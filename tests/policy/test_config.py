@@ -71,6 +71,8 @@ def test_the_profile_for_real_data_has_the_gates_of_the_mission():
         ("gates.benchmarks", [BENCHMARK | {"accuracy_above": "none"}], "accuracy_above"),
         ("dataset.version", "latest", "dataset.version (='latest')"),
         ("compute.processes", 0, "compute.processes (=0)"),
+        ("model.strategy", "fsdp", "model.strategy (=fsdp) needs compute.accelerators"),
+        ("model.precision", "16-mixed", "(=16-mixed) needs compute.accelerators"),
         ("local.production_port", 80, "local.production_port (=80)"),
         ("local.production_port", 4200, "ports must differ"),
         ("local.production_port", 8150, "lies inside model_ports"),
