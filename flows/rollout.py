@@ -49,12 +49,12 @@ def drive(config: str, state: Rollout) -> Rollout:
     with traffic(settings, state):
         while not finished(state):
             if state.phase in TOLD:
-                notify(settings, state)
+                notify(settings, state, config)
             waits = state.phase is Phase.AWAITING_APPROVAL
-            state = approval(settings, state) if waits else step(settings, state)
+            state = approval(settings, state, config) if waits else step(settings, state)
         settle(settings, state)
     rollout_report(settings, state)
-    notify(settings, state)
+    notify(settings, state, config)
     return state
 
 

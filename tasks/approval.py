@@ -35,6 +35,7 @@ from policy.ledger import Ledger
 from policy.state import Phase, Rollout, deadline_s, desired_weights, stayed_s
 from tasks import remote
 from tasks.controller import logger
+from tasks.notification import approve_command
 from tasks.rollout import hold
 
 Words = Annotated[str, Field(min_length=1, pattern=r"\S")]
@@ -53,8 +54,8 @@ class Decision(BaseModel, frozen=True, extra="forbid"):
 class Form:
     """The form on a run's page. Without a run, or while the server is away, there is none."""
 
-    def __init__(self, client: SyncPrefectClient, run: UUID) -> None:
-        self._client, self.run = client, run
+    def __init__(self, client: SyncPrefectClient, run: UUID, file: str) -> None:
+        self._client, self.run, self._file = client, run, file
         self.open, self._until = False, ledger.now()
 
     def show(self, rollout: Rollout) -> None:
@@ -65,7 +66,7 @@ class Form:
         asked.state_details.run_input_keyset = {**self._keys}
         schema = json.dumps(Decision.model_json_schema())
         self._client.create_flow_run_input(self.run, self._keys["schema"], schema)
-        words = json.dumps(question(rollout))
+        words = json.dumps(question(rollout, self._file))
         self._client.create_flow_run_input(self.run, self._keys["description"], words)
         self._client.set_flow_run_state(self.run, asked)
         self.open = self._state_is("PAUSED")
@@ -94,12 +95,16 @@ class Form:
 
 
 @remote
-def approval(config: Config, rollout: Rollout) -> Rollout:
-    """Watch a canary that waits for a person, until one has spoken or it is taken back."""
+def approval(config: Config, rollout: Rollout, file: str) -> Rollout:
+    """Watch a canary that waits for a person, until one has spoken or it is taken back.
+
+    Args:
+        file: the configuration's, for those who answer in a terminal.
+    """
     if not flow_run.id:
         return hold(config, rollout, _decided)
     with get_client(sync_client=True) as client:
-        form = Form(client, UUID(str(flow_run.id)))
+        form = Form(client, UUID(str(flow_run.id)), file)
         relieve(client, rollout, ledger.read(connect(config).store), form.run)
         with _shown(form, rollout):
             return hold(config, rollout, _decided, lambda: _take(config, rollout, form))
@@ -126,7 +131,7 @@ def relieve(client: SyncPrefectClient, rollout: Rollout, state: Ledger, run: UUI
             logger().warning("whether flow run %s left a form is not known: %s", earlier, error)
 
 
-def question(rollout: Rollout) -> str:
+def question(rollout: Rollout, file: str) -> str:
     """What stands above the form."""
     share = desired_weights(rollout).get(rollout.version, 0)
     until = closes_at(rollout) - _GRACE
@@ -135,7 +140,7 @@ def question(rollout: Rollout) -> str:
         f"now, {rollout.stable or 'nothing'} the rest. Last window: {rollout.reason}.\n\n"
         f"Without an answer until {until:%Y-%m-%d %H:%M:%S} UTC it is taken back. From a "
         f"terminal:\n\n"
-        f'    python -m flows approve --endpoint {rollout.endpoint} --why "…"\n'
+        f"    {approve_command(rollout, file)}\n"
     )
 
 

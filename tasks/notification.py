@@ -25,13 +25,17 @@ TOLD = {
 
 
 @once
-def notify(config: Config, rollout: Rollout) -> int:
-    """Send one message about the rollout by every configured block; how many were sent."""
-    subject, body = message(rollout)
+def notify(config: Config, rollout: Rollout, file: str) -> int:
+    """Send one message about the rollout by every configured block; how many were sent.
+
+    Args:
+        file: the configuration's, for those who answer in a terminal.
+    """
+    subject, body = message(rollout, file)
     return sum(_sent(slug, subject, body) for slug in config.notifications.blocks)
 
 
-def message(rollout: Rollout) -> tuple[str, str]:
+def message(rollout: Rollout, file: str) -> tuple[str, str]:
     """Subject and body."""
     what = TOLD.get(rollout.phase, str(rollout.phase))
     subject = f"{rollout.endpoint}: {rollout.version} {what}"
@@ -42,8 +46,14 @@ def message(rollout: Rollout) -> tuple[str, str]:
         f"it has {share} %; before it: {rollout.stable or 'nothing'}; by {rollout.by}",
     ]
     if rollout.phase is Phase.AWAITING_APPROVAL:
-        lines.append('answer on the page of the run, or: python -m flows approve --why "…"')
+        lines.append(f"answer on the page of the run, or: {approve_command(rollout, file)}")
     return subject, "\n".join(lines)
+
+
+def approve_command(rollout: Rollout, file: str) -> str:
+    """What approves in a terminal, whichever configuration the rollout was started with."""
+    endpoint = f"--endpoint {rollout.endpoint}"
+    return f'.venv/bin/python -m flows approve {endpoint} --why "…" {file}'
 
 
 def _sent(slug: str, subject: str, body: str) -> bool:

@@ -1,6 +1,7 @@
 """What people are asked and told during a rollout, on a real Prefect server."""
 
 import json
+import shlex
 import threading
 import time
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Running
 
 from deployments import command, ledger
+from flows import __main__ as terminal
 from flows import history
 from flows.rollout import rollout
 from policy.errors import Refused, RolledBack
@@ -151,6 +153,23 @@ def test_a_command_comes_first_and_the_form_is_told_so_even_in_a_run_inside_anot
     assert not any("ada" in reason for reason in reasons(waiting))
 
 
+def test_the_command_that_the_form_tells_approves(waiting):
+    """Whichever configuration the rollout was started with: another one's ledger is another."""
+
+    def act(run):
+        keys = run.state.state_details.run_input_keyset
+        with get_client(sync_client=True) as client:
+            words = client.read_flow_run_input(run.id, keys["description"])
+        told = next(line for line in json.loads(words).split("\n") if "python -m" in line)
+        python, *arguments = shlex.split(told)
+        assert (python, *arguments[:2]) == (".venv/bin/python", "-m", "flows")
+        assert terminal.main([word.replace("…", "measured") for word in arguments[2:]]) == 0
+
+    with somebody(act):
+        assert roll_out(waiting) == "v2"
+    assert any("measured" in reason for reason in reasons(waiting))
+
+
 def test_nobody_answers_and_the_deadline_takes_the_version_back(waiting):
     configure(waiting, "approval_s: 600", "approval_s: 1")
     with pytest.raises(RolledBack, match=r"awaiting-approval for .* s > 1 s"):
@@ -164,7 +183,7 @@ def test_a_form_that_a_killed_run_left_is_closed_by_the_next_run(waiting):
     asking = new.model_copy(update={"phase": Phase.AWAITING_APPROVAL, "step": 2})
     with get_client(sync_client=True) as client:
         dead = client.create_flow_run(rollout, state=Running())
-        Form(client, dead.id).show(asking)
+        Form(client, dead.id, "here.yaml").show(asking)
         event = RolloutChanged(rollout=asking)
         ledger.append(waiting.store, lambda _state: event, by="a test", run=str(dead.id))
         left = client.read_flow_run(dead.id).state
