@@ -55,7 +55,7 @@ class Form:
     """The form on a run's page. Without a run, or while the server is away, there is none."""
 
     def __init__(self, client: SyncPrefectClient, run: UUID, file: str) -> None:
-        self._client, self.run, self._file = client, run, file
+        self._client, self.run, self.file = client, run, file
         self.open, self._until = False, ledger.now()
 
     def show(self, rollout: Rollout) -> None:
@@ -66,7 +66,7 @@ class Form:
         asked.state_details.run_input_keyset = {**self._keys}
         schema = json.dumps(Decision.model_json_schema())
         self._client.create_flow_run_input(self.run, self._keys["schema"], schema)
-        words = json.dumps(question(rollout, self._file))
+        words = json.dumps(question(rollout, self.file))
         self._client.create_flow_run_input(self.run, self._keys["description"], words)
         self._client.set_flow_run_state(self.run, asked)
         self.open = self._state_is("PAUSED")
@@ -154,7 +154,8 @@ def _shown(form: Form, rollout: Rollout) -> Iterator[None]:
         form.show(rollout)
         logger().info("waiting for approval: the form stands on this run's page")
     except _AWAY as error:
-        logger().warning("no form, answer by python -m flows approve|reject: %s", error)
+        told = approve_command(rollout, form.file)
+        logger().warning("no form, answer by %s (or reject): %s", told, error)
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ nothing of the rollout.
 """
 
 import asyncio
+import shlex
 from collections.abc import Coroutine
 
 from prefect.blocks.abstract import NotificationBlock
@@ -53,7 +54,7 @@ def message(rollout: Rollout, file: str) -> tuple[str, str]:
 def approve_command(rollout: Rollout, file: str) -> str:
     """What approves in a terminal, whichever configuration the rollout was started with."""
     endpoint = f"--endpoint {rollout.endpoint}"
-    return f'.venv/bin/python -m flows approve {endpoint} --why "…" {file}'
+    return f'.venv/bin/python -m flows approve {endpoint} --why "…" {shlex.quote(file)}'
 
 
 def _sent(slug: str, subject: str, body: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from deployments.keys import without_key
 from deployments.local.layout import layout_of
 from deployments.local.programs import Supervisor
 from deployments.local.sections import Program
@@ -119,7 +120,7 @@ def _register(config: Config, say: Say) -> None:
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        env={**os.environ, **environment(config)},
+        env={**without_key(os.environ), **environment(config)},
         capture_output=True,
         text=True,
         check=False,

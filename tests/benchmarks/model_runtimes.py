@@ -72,8 +72,8 @@ def compare(model: Path, data: Path, folder: Path) -> None:
 
 def _trained(folder: Path) -> tuple[Path, Path]:
     generating.generate(URI, folder / "data")
-    chosen = config(processes=1, tracking="disabled")
-    chosen["model"]["steps_max"] = STEPS
+    chosen = config(1, STEPS)
+    chosen["tracking"]["mode"] = "disabled"
     settings = TrainSettings.model_validate(chosen)
     train(settings, folder / "data", folder / "train", Saving(settings.checkpointing.every_s))
     return folder / "train", folder / "data"

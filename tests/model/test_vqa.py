@@ -72,6 +72,13 @@ def test_it_learns_what_the_frozen_encoder_shows(through, cars):
         shown.load()
 
 
+def test_it_trains_in_bf16_as_the_shipped_profile_does(programs, cars, vqa_config, tmp_path):
+    config = vqa_config(model__precision="bf16-mixed", model__steps_max=4)
+    program = programs.run("train", config, data=cars, output=tmp_path / "trained")
+    assert program.end() == 0, program.text
+    assert (tmp_path / "trained" / "training.json").is_file()
+
+
 def test_only_arr_coc_is_trained_and_saved_and_the_encoder_comes_along(through, encoders):
     output, _ = through
     model = trained.load(output)
