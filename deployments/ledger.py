@@ -4,8 +4,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from deployments import Store
-from policy.errors import AlreadyExists
-from policy.ledger import Event, Ledger, extend, key, next_record
+from policy.errors import AlreadyExists, LedgerError
+from policy.ledger import Event, Ledger, extend, fold, key, next_record
 
 
 def read(store: Store, known: Ledger | None = None) -> Ledger:
@@ -14,10 +14,14 @@ def read(store: Store, known: Ledger | None = None) -> Ledger:
     With `known`, an earlier state of the same ledger, only the records after it are read: a
     controller looks twice a second, and the ledger grows for years.
     """
-    ledger = known or Ledger()
-    for name in store.list("ledger")[ledger.number :]:
-        ledger = extend(ledger, name, store.read(name))
-    return ledger
+    names, held = store.list("ledger"), known.number if known else 0
+    if len(names) < held:
+        raise LedgerError(
+            f"the ledger has {len(names)} records",
+            expected=f"at least the {held} that were read before",
+            do="bring the missing ones back from a copy of the store",
+        )
+    return fold(((name, store.read(name)) for name in names[held:]), known)
 
 
 def append(

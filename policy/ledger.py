@@ -138,13 +138,13 @@ def key(number: int) -> str:
     return f"ledger/{number:08d}.json"
 
 
-def fold(blobs: Iterable[tuple[str, bytes]]) -> Ledger:
-    """Fold (key, bytes) pairs, in the order of their keys, into the state.
+def fold(blobs: Iterable[tuple[str, bytes]], known: Ledger | None = None) -> Ledger:
+    """Fold (key, bytes) pairs, in the order of their keys, into the state after `known`.
 
     Raises:
         LedgerError: if a number is missing, a hash does not fit or a record is damaged.
     """
-    ledger = Ledger()
+    ledger = known or Ledger()
     for name, data in blobs:
         ledger = extend(ledger, name, data)
     return ledger

@@ -152,3 +152,13 @@ class TestReleases:
 
 def _flip(data):
     return bytes([data[0] ^ 1]) + data[1:]
+
+
+def test_records_that_were_read_before_and_are_gone_stop_the_reader(store, tmp_path):
+    event = RetrainingStarted(key="k", cause="hand", why="a test")
+    for _ in range(3):
+        known = ledger.append(store, lambda _state: event, by="a test")
+    assert ledger.read(store, known) == known
+    (tmp_path / "store/ledger/00000003.json").unlink()
+    with pytest.raises(LedgerError, match=r"has 2 records; expected at least the 3"):
+        ledger.read(store, known)
