@@ -23,7 +23,7 @@ help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(STAMP)  ## the whole loop in minutes: train, gate, release, roll out, take back
-	@$(BIN)/python -m flows.demo $(CONFIG)
+	@$(BIN)/python -m flows.terminal.demo $(CONFIG)
 
 up: $(STAMP)  ## start the stack: Prefect server and worker, staging, production
 	@$(BIN)/python -m deployments.local up $(CONFIG)

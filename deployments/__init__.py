@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from policy.config import Config
 from policy.counts import Counts, Labelled
 from policy.errors import Unsupported
-from policy.state import Compared
+from policy.rollout.record import Compared
 
 Json = Any  # a JSON value; instances and predictions are the model's own business
 
@@ -141,7 +141,7 @@ class Telemetry(Protocol):
     def counts(self, endpoint: str, version: str) -> Counts:
         """What `version` answered since it was deployed, per attempt (cumulative).
 
-        Counters may restart at zero with the data plane; policy.rollout.between sees it.
+        Counters may restart at zero with the data plane; policy.rollout.machine.between sees it.
         """
         ...
 

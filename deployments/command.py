@@ -5,10 +5,10 @@ machine that reaches the store, and of two that contradict each other the first 
 """
 
 from deployments import Store, ledger
-from policy import commands
 from policy.errors import Refused
 from policy.ledger import Ledger, RolloutChanged
-from policy.state import Rollout
+from policy.rollout import commands
+from policy.rollout.record import Rollout
 
 COMMANDS = {
     "abort": commands.abort,

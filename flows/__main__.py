@@ -13,7 +13,7 @@ import getpass
 import sys
 from pathlib import Path
 
-from flows import history, status
+from flows.terminal import history, status
 from policy.config import load_config
 from policy.errors import ArrCocError
 
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
             return status.show(config, as_json=asked.json)
         if asked.command == "history":
             return history.show(config, as_json=asked.json)
-        from flows import command
+        from flows.terminal import command
 
         return command.give(config, asked.command, asked.endpoint, asked.by, asked.why)
     except ArrCocError as error:

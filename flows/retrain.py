@@ -11,9 +11,9 @@ from prefect import flow
 
 from flows.rollout import finish_rollout, rollout
 from policy.config import load_config, with_model
-from policy.retraining import Cause
-from tasks.card import release_card
+from policy.monitoring.governor import Cause
 from tasks.release import champion, champion_scores, gate, register, require, signer
+from tasks.reports.card import release_card
 from tasks.training import check, evaluate, fetch, plan, score_benchmarks, train
 
 

@@ -14,7 +14,7 @@ from prefect import flow
 
 from flows.rollout import drive
 from policy.config import load_config
-from tasks.rollout import begin_rollback
+from tasks.rollout.steps import begin_rollback
 
 
 @flow(name="rollback", flow_run_name="{endpoint}", log_prints=True)

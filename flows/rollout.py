@@ -3,7 +3,7 @@
     prefect deployment run rollout/production --param version=2026.11.22-3fa9c1e --watch
     python -m flows.rollout 2026.11.22-3fa9c1e           # the same, in this process
 
-What happens when is decided in policy/rollout.py; this file gives it a clock and hands.
+What happens when is decided in policy/rollout/machine.py; this file gives it a clock and hands.
 """
 
 import sys
@@ -12,11 +12,11 @@ from pathlib import Path
 from prefect import flow
 
 from policy.config import load_config
-from policy.state import Phase, Rollout, finished
-from tasks.approval import approval
-from tasks.notification import TOLD, notify
-from tasks.report import rollout_report
-from tasks.rollout import begin, latest, require_promoted, settle, step, traffic
+from policy.rollout.record import Phase, Rollout, finished
+from tasks.reports.rollout import rollout_report
+from tasks.rollout.approval import approval
+from tasks.rollout.notification import TOLD, notify
+from tasks.rollout.steps import begin, latest, require_promoted, settle, step, traffic
 
 
 @flow(name="rollout", flow_run_name="{endpoint}-{version}", log_prints=True)

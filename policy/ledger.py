@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from policy.errors import Busy, LedgerError, NotFound
-from policy.rollout import Phase, Rollout, finished
+from policy.rollout.machine import Phase, Rollout, finished
 
 NO_RECORD = "0" * 64
 

@@ -9,10 +9,10 @@ from prefect.futures import PrefectFuture
 from pydantic import BaseModel
 
 from policy.config import Config, with_model
-from policy.gate import Scores
+from policy.gates.scores import Scores
 from tasks import once, remote
-from tasks.pictures import ablation_dots
 from tasks.release import read_scores
+from tasks.reports.pictures import ablation_dots
 from tasks.training import evaluate, run_of, train
 
 COSTS = 0.05  # a family that loses more than this needs the part

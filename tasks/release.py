@@ -7,13 +7,14 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
-from deployments import Release, connect, ledger, releases
-from deployments.keys import signing_key, trusted
-from deployments.releases import Published
-from deployments.signing import PrivateKey
+from deployments import Release, connect, ledger
+from deployments.releases import folder as releases
+from deployments.releases.folder import Published
+from deployments.releases.keys import signing_key, trusted
+from deployments.releases.signing import PrivateKey
 from policy.config import Config
 from policy.errors import ConfigError, DataError, GateFailed
-from policy.gate import GateReport, Paired, Scores, compare, judge
+from policy.gates.scores import GateReport, Paired, Scores, compare, judge
 from policy.ledger import Ledger, Registered
 from tasks import once, remote
 from tasks.training import Run, evaluate

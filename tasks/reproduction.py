@@ -6,8 +6,9 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
-from deployments import Release, connect, ledger, releases
-from deployments.keys import trusted
+from deployments import Release, connect, ledger
+from deployments.releases import folder as releases
+from deployments.releases.keys import trusted
 from policy.config import Config, parse_config
 from policy.errors import NotFound, ReleaseError
 from tasks import once, remote

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from deployments import connect, ledger
 from policy.config import Checkpointing, Config
 from policy.ledger import Ledger, RetrainingStarted
-from policy.retraining import Cause, permit
+from policy.monitoring.governor import Cause, permit
 from tasks import once, remote
 from tasks.progress import reporter
 

@@ -15,7 +15,7 @@ from policy.config import Config
 
 if TYPE_CHECKING:
     from deployments.local.endpoint import EnvoyEndpoint
-    from deployments.local.envoy import Guard
+    from deployments.local.envoy.configuration import Guard
 
 
 def connect(config: Config, server: str = "model.serve", guard: "Guard | None" = None) -> Place:
@@ -25,7 +25,7 @@ def connect(config: Config, server: str = "model.serve", guard: "Guard | None" =
         server: the module that serves a release by the contract of model/README.md.
         guard: what stands before the endpoints, if not what the configuration says.
     """
-    from deployments.local.admin import Admin
+    from deployments.local.envoy.admin import Admin
     from deployments.local.jobs import LocalJobs
     from deployments.local.layout import layout_of
     from deployments.local.servers import ENDPOINTS, admin_port, local_of
@@ -45,10 +45,10 @@ def endpoints_of(
     config: Config, server: str = "model.serve", guard: "Guard | None" = None
 ) -> "Mapping[str, EnvoyEndpoint]":
     """The endpoints alone, by name; see `connect`."""
-    from deployments.keys import trusted
     from deployments.local.endpoint import EnvoyEndpoint
     from deployments.local.layout import layout_of
     from deployments.local.servers import guard_of, local_of, replicas_of
+    from deployments.releases.keys import trusted
     from deployments.store import open_store
 
     local, layout = local_of(config), layout_of(config.root)

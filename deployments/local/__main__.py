@@ -8,9 +8,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from deployments.local import stack
-from deployments.local.health import Health, health
-from deployments.local.orchestrator import environment
+from deployments.local.stack import life as stack
+from deployments.local.stack.health import Health, health
+from deployments.local.stack.orchestrator import environment
 from policy.config import load_config
 from policy.errors import ArrCocError
 

@@ -15,25 +15,27 @@ from pathlib import Path
 
 import httpx
 
-from deployments import Json, Release, Reply, Store, releases
-from deployments.local import envoy, loopback
-from deployments.local.admin import Admin
-from deployments.local.clusters import clusters
-from deployments.local.envoy import Guard, Server, Split
+from deployments import Json, Release, Reply, Store
+from deployments.local import loopback
+from deployments.local.envoy import configuration as envoy
+from deployments.local.envoy.admin import Admin
+from deployments.local.envoy.clusters import clusters
+from deployments.local.envoy.configuration import Guard, Server, Split
+from deployments.local.envoy.plane import DataPlane
+from deployments.local.envoy.routes import routes
 from deployments.local.files import alone
 from deployments.local.layout import Layout
-from deployments.local.plane import DataPlane
-from deployments.local.ports import find_free
-from deployments.local.programs import Process, Supervisor, tail
-from deployments.local.routes import routes
-from deployments.local.sections import Program
 from deployments.local.servers import (
     admin_port,
     listener_port,
     reserved_ports,
     servers_of,
 )
-from deployments.signing import Trusted
+from deployments.local.stack.ports import find_free
+from deployments.local.supervisor.programs import Process, Supervisor, tail
+from deployments.local.supervisor.sections import Program
+from deployments.releases import folder as releases
+from deployments.releases.signing import Trusted
 from policy.config import Local
 from policy.errors import EndpointError, Unsupported
 

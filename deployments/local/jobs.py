@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deployments import Json
-from deployments.keys import without_key
 from deployments.local.files import write_whole
+from deployments.releases.keys import without_key
 from policy.config import Compute
 from policy.errors import JobFailed
 

@@ -5,8 +5,8 @@ What conf.d says of the servers is all the record there is, so it survives resta
 
 from collections.abc import Mapping, Sequence
 
-from deployments.local.envoy import Guard, Server
-from deployments.local.programs import Supervisor
+from deployments.local.envoy.configuration import Guard, Server
+from deployments.local.supervisor.programs import Supervisor
 from policy.config import Config, Local
 from policy.errors import ConfigError
 

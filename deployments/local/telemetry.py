@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from deployments.local.admin import Admin
-from deployments.local.envoy import EDGES_US
+from deployments.local.envoy.admin import Admin
+from deployments.local.envoy.configuration import EDGES_US
 from deployments.local.layout import Layout
 from policy.counts import Counts, Labelled
 from policy.errors import EndpointError, Unsupported
-from policy.state import Compared
+from policy.rollout.record import Compared
 
 
 class EnvoyTelemetry:

@@ -41,7 +41,7 @@ class Limits(Section):
 
 
 class Judge(Section):
-    """Sequential comparison of the canary with stable (policy/evidence.py)."""
+    """Sequential comparison of the canary with stable (policy/evidence/tests.py)."""
 
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         description="chance that a version as good as stable is taken back by comparison, "
@@ -91,7 +91,7 @@ class Watch(Section):
 class Analysis(Section):
     """A condition of its own on the window so far, in the words of Argo Rollouts.
 
-    Conditions are comparisons of `result.*` (policy/analysis.py lists the fields), such as
+    Conditions are comparisons of `result.*` (policy/evidence/analysis.py lists the fields), such as
     `result.error_rate < 0.02 and result.accuracy >= 0.9`; "" for none.
     """
 

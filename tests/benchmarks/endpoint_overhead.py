@@ -21,10 +21,10 @@ import time
 from pathlib import Path
 
 from deployments import local
-from deployments.local import stack
 from deployments.local.layout import layout_of
-from deployments.local.programs import Supervisor
 from deployments.local.servers import replicas_of, servers_of
+from deployments.local.stack import life as stack
+from deployments.local.supervisor.programs import Supervisor
 from tests.local.fixtures import SERVER, configured, maker, serve
 from tests.local.load import BODY, load
 

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.judge_demo deployments/local.yaml --good 4000 --bad 400
 
-Every rollout goes look by look through policy/rollout.py, with as many requests a second as
+Every rollout goes look by look through policy/rollout/machine.py, with as many requests a second as
 the configuration replays. Reported: how often each version was taken back, after how many
 seconds of its first weight, and its largest weight.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from policy.config import Rollout as Plan
 from policy.config import load_config
-from policy.rollout import Phase, desired_weights
+from policy.rollout.machine import Phase, desired_weights
 from tests.policy.worlds import Behaviour, begin, run, world
 
 VERSIONS = {

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.judge_simulation              # the figures, 2,000 hours each
     python -m tests.benchmarks.judge_simulation --hours 200  # the same, quicker
 
-Many hours are simulated side by side with the judge's own functions (policy/evidence.py), in
-the order in which policy/windows.py calls them; tests/policy/test_judge_simulation.py holds
+Many hours are simulated side by side with the judge's own functions (policy/evidence/tests.py), in
+the order in which policy/rollout/windows.py calls them; tests/policy/test_judge_simulation.py holds
 that order against the state machine itself, look by look on the same counts.
 
 Every scenario: 50 requests a second, alpha 0.01 for the whole rollout, margins of 0. The
@@ -22,8 +22,8 @@ from math import log
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.comparison import ALPHA_SHARES, PRIORS
-from policy.evidence import against_limit, block_is_full, not_worse, worse
+from policy.evidence.comparison import ALPHA_SHARES, PRIORS
+from policy.evidence.tests import against_limit, block_is_full, not_worse, worse
 
 Array = NDArray[np.float64]
 REQUESTS_PER_S = 50
@@ -158,8 +158,8 @@ def slow_shares(
     """
     from scipy.special import ndtr
 
-    from policy.comparison import p95_edge
     from policy.counts import LATENCY_EDGES_S, Counts, Sample
+    from policy.evidence.comparison import p95_edge
 
     rng = np.random.default_rng(seed)
     latencies = rng.lognormal(log(median_s), 0.3, answers)

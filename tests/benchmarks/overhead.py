@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 import httpx
 import stack as e2e
 
-from deployments import Release, releases
-from deployments.keys import signing_key, trusted
+from deployments import Release
+from deployments.releases import folder as releases
+from deployments.releases.keys import signing_key, trusted
 
 FULL_SIZE = {}
 

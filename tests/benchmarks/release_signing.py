@@ -18,7 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deployments import Release, releases, signing
+from deployments import Release
+from deployments.releases import folder as releases
+from deployments.releases import signing
 from deployments.store import open_store
 
 SIZES = {

@@ -21,16 +21,17 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from deployments import ledger, local, releases
-from deployments.keys import signing_key, trusted
-from deployments.local import stack
+from deployments import ledger, local
 from deployments.local.layout import layout_of
-from deployments.local.programs import Supervisor
+from deployments.local.stack import life as stack
+from deployments.local.supervisor.programs import Supervisor
+from deployments.releases import folder as releases
+from deployments.releases.keys import signing_key, trusted
 from deployments.store import open_store
 from policy.config import Rollout as Plan
 from policy.ledger import Registered
-from policy.state import Phase, finished
-from tasks import rollout as tasks
+from policy.rollout.record import Phase, finished
+from tasks.rollout import steps as tasks
 from tests.local.fixtures import configured
 from tests.local.load import load
 
@@ -219,7 +220,7 @@ def trials(**changes: Any) -> Iterator[Trials]:
     try:
         stack.start_programs(made.config, stack.endpoint_programs(made.config, layout))
         stack.wait_for_endpoints(made.config, lambda line: None)
-        with patch("tasks.rollout.connect", lambda _config: made.place):
+        with patch("tasks.rollout.steps.connect", lambda _config: made.place):
             with load(made.endpoint.url, threads=1, pause_s=0.02):
                 made.roll_out(made.register({}))
             yield made

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from deployments.signing import new_key, sign
+from deployments.releases.signing import new_key, sign
 from policy.errors import EndpointError, ReleaseError, Unsupported
 from tests.local.fixtures import serve, wait_ready
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from deployments import Release, connect, ledger, releases
-from deployments.keys import trusted
+from deployments import Release, connect, ledger
+from deployments.releases import folder as releases
+from deployments.releases.keys import trusted
 from policy.config import load_config
 
 REPOSITORY = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from stack import until
 
-from deployments.keys import signing_key
+from deployments.releases.keys import signing_key
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from deployments import Place, Reply, ledger, releases
-from deployments.keys import signing_key, trusted
+from deployments import Place, Reply, ledger
+from deployments.releases import folder as releases
+from deployments.releases.keys import signing_key, trusted
 from deployments.store import open_store
 from policy.config import load_config
 from policy.counts import LATENCY_EDGES_S, Counts, Labelled
 from policy.errors import EndpointError, JobFailed
 from policy.ledger import Registered, RolloutChanged
-from policy.state import Phase, start
+from policy.rollout.record import Phase, start
 
 LOCAL = Path(__file__).parents[2] / "deployments/local.yaml"
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from deployments import releases
+from deployments.releases import folder as releases
 from flows.retrain import retrain
 from policy.config import load_config
 from policy.errors import GateFailed

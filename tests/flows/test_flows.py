@@ -19,7 +19,7 @@ from policy.errors import (
     RolledBack,
 )
 from policy.ledger import RolloutChanged
-from policy.state import Phase
+from policy.rollout.record import Phase
 from tasks.training import checkpointing_of, run_of
 
 

@@ -9,18 +9,19 @@ import shutil
 
 import pytest
 
-from deployments import Release, ledger, releases
-from deployments.keys import VARIABLE, signing_key, trusted
-from deployments.signing import new_key
-from flows import history
+from deployments import Release, ledger
+from deployments.releases import folder as releases
+from deployments.releases.keys import VARIABLE, signing_key, trusted
+from deployments.releases.signing import new_key
 from flows.reproduce import reproduce
 from flows.retrain import retrain
 from flows.rollback import rollback
 from flows.rollout import rollout
+from flows.terminal import history
 from policy.config import Signing
 from policy.errors import ConfigError, ReleaseError, RolledBack
 from policy.ledger import Registered
-from policy.state import Phase
+from policy.rollout.record import Phase
 
 STRANGER = new_key()
 

@@ -12,8 +12,8 @@ import pytest
 
 from policy.errors import AlreadyExists, NotFound
 from policy.ledger import RolloutChanged, fold
-from policy.state import Phase, finished
-from tasks import rollout as tasks
+from policy.rollout.record import Phase, finished
+from tasks.rollout import steps as tasks
 
 ACTIONS = ("record", "set_weights", "deploy", "undeploy")
 PLANS = {
@@ -115,7 +115,7 @@ class Story:
         self.store = MortalStore({key: place.store.read(key) for key in keys}, self.reaper)
         self.endpoint = MortalEndpoint(world.production, self.reaper, bad_from)
         mortal = replace(place, store=self.store, endpoints={"production": self.endpoint})
-        monkeypatch.setattr("tasks.rollout.connect", lambda _config: mortal)
+        monkeypatch.setattr("tasks.rollout.steps.connect", lambda _config: mortal)
         monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", "one-run")
         self.first = len(self.store.list("ledger"))
 

@@ -16,12 +16,12 @@ from prefect.states import Running
 
 from deployments import command, ledger
 from flows import __main__ as terminal
-from flows import history
 from flows.rollout import rollout
+from flows.terminal import history
 from policy.errors import Refused, RolledBack
 from policy.ledger import RolloutChanged
-from policy.state import Phase, start
-from tasks.approval import Form
+from policy.rollout.record import Phase, start
+from tasks.rollout.approval import Form
 
 YES = {"decision": "approve", "who": "ada", "why": "looked at the answers"}
 
@@ -209,7 +209,7 @@ def test_a_form_that_a_killed_run_left_is_closed_by_the_next_run(waiting):
 
 
 def test_a_form_outlives_a_pause_that_moves_the_deadline(waiting, monkeypatch):
-    monkeypatch.setattr("tasks.approval._GRACE", timedelta(seconds=3))
+    monkeypatch.setattr("tasks.rollout.approval._GRACE", timedelta(seconds=3))
     configure(waiting, "approval_s: 600", "approval_s: 2")
 
     def act(run):

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from policy.comparison import decides_at, found_worse
-from policy.rollout import advance, finished
-from tasks.report import report
+from policy.evidence.comparison import decides_at, found_worse
+from policy.rollout.machine import advance, finished
+from tasks.reports.rollout import report
 from tests.policy.worlds import Behaviour, begin, make_plan, seconds, world
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from flows.rollout import rollout
 from policy.errors import RolledBack
-from policy.state import Phase
+from policy.rollout.record import Phase
 
 
 @pytest.fixture

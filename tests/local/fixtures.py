@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from deployments import Endpoint, Place, Release, local, releases
-from deployments.keys import signing_key, trusted
-from deployments.local import stack
+from deployments import Endpoint, Place, Release, local
 from deployments.local.layout import layout_of
-from deployments.local.ports import is_free
-from deployments.local.programs import Supervisor
 from deployments.local.servers import local_of
+from deployments.local.stack import life as stack
+from deployments.local.stack.ports import is_free
+from deployments.local.supervisor.programs import Supervisor
+from deployments.releases import folder as releases
+from deployments.releases.keys import signing_key, trusted
 from deployments.store import open_store
 from policy.config import Config, load_config
 

@@ -11,8 +11,8 @@ from unittest.mock import patch
 
 from deployments import Store, local
 from policy.config import parse_config
-from policy.state import finished
-from tasks import rollout as tasks
+from policy.rollout.record import finished
+from tasks.rollout import steps as tasks
 from tests.benchmarks.rollout_trials import SERVER
 
 
@@ -49,7 +49,7 @@ def drive(config: str, version: str, spare: int, before: bool) -> None:
     settings = parse_config(config, "the test's configuration")
     place = local.connect(settings, server=SERVER)
     mortal = replace(place, store=MortalStore(place.store, spare, before))
-    with patch("tasks.rollout.connect", lambda _config: mortal):
+    with patch("tasks.rollout.steps.connect", lambda _config: mortal):
         state = tasks.begin.fn(settings, "production", version, "a mortal")
         while not finished(state):
             state = tasks.step.fn(settings, state)

@@ -14,14 +14,14 @@ from dataclasses import replace
 import pytest
 
 from deployments import ledger
-from deployments.local.admin import Admin
+from deployments.local.envoy.admin import Admin
 from deployments.local.layout import layout_of
 from deployments.local.telemetry import EnvoyTelemetry
 from policy.errors import Busy, LedgerError
-from policy.judge import Fault
+from policy.evidence.limits import Fault
 from policy.ledger import RolloutChanged
-from policy.state import Phase, start
-from tasks import rollout as tasks
+from policy.rollout.record import Phase, start
+from tasks.rollout import steps as tasks
 from tests.benchmarks.rollout_trials import changed, trials
 from tests.local.load import load
 
@@ -307,7 +307,7 @@ def test_metrics_that_go_away_in_a_step_end_the_rollout(live, clients, plan, mon
     here = live.place
     without = replace(here, telemetry=away)
     monkeypatch.setattr(
-        "tasks.rollout.connect",
+        "tasks.rollout.steps.connect",
         lambda _config: without if live.now().rollout.phase is Phase.STEP else here,
     )
     live.roll_out(version)

@@ -10,13 +10,13 @@ import httpx
 import pytest
 
 from deployments import local
-from deployments.local import stack
-from deployments.local.envoy import TOKENS, Guard
+from deployments.local.envoy.configuration import TOKENS, Guard
 from deployments.local.layout import layout_of
-from deployments.local.programs import Supervisor
+from deployments.local.stack import life as stack
+from deployments.local.supervisor.programs import Supervisor
 from tests.local.fixtures import SERVER, configured, maker, serve
 
-TOKEN = "s3cret-of-the-test"  # noqa: S105 - it guards nothing
+TOKEN = "s3cret-of-the-test"
 GUARD = Guard(tokens=True, rate_per_s=40, sticky_header="x-user", request_bytes_max=20_000)
 ONE, TWO = "2026.11.22-aaaaaaa", "2026.11.22-bbbbbbb"
 ASK = {"instances": [{"question": "what colour?"}]}

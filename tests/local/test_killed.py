@@ -12,7 +12,7 @@ from itertools import count
 import pytest
 
 from deployments import ledger
-from policy.state import Phase
+from policy.rollout.record import Phase
 from tests.benchmarks.rollout_trials import trials
 from tests.local import mortal
 from tests.local.load import load

@@ -10,14 +10,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from deployments import ledger
-from deployments.local import stack
 from deployments.local.layout import layout_of
-from deployments.local.programs import Supervisor
+from deployments.local.stack import life as stack
+from deployments.local.supervisor.programs import Supervisor
 from deployments.store import open_store
-from policy.comparison import decides_at
+from policy.evidence.comparison import decides_at
 from policy.ledger import RolloutChanged
-from policy.rollout import abort, approve
-from policy.state import Phase
+from policy.rollout.machine import abort, approve
+from policy.rollout.record import Phase
 from tests.local.fixtures import serve
 from tests.policy.worlds import Behaviour, begin, make_plan, run, until, world
 

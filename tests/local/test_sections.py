@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.keys import VARIABLE
-from deployments.local.orchestrator import WORKER, prefect_programs
-from deployments.local.sections import Program, program_section
+from deployments.local.stack.orchestrator import WORKER, prefect_programs
+from deployments.local.supervisor.sections import Program, program_section
+from deployments.releases.keys import VARIABLE
 from policy.config import load_config
 from policy.errors import ConfigError
 

@@ -16,13 +16,13 @@ import pytest
 import yaml
 
 from deployments import local
-from deployments.local import stack
-from deployments.local.envoy import TOKENS
+from deployments.local.envoy.configuration import TOKENS
 from deployments.local.layout import layout_of
-from deployments.local.orchestrator import SERVER as PREFECT
-from deployments.local.orchestrator import WORKER
-from deployments.local.ports import is_free
-from deployments.local.programs import Supervisor, descendants
+from deployments.local.stack import life as stack
+from deployments.local.stack.orchestrator import SERVER as PREFECT
+from deployments.local.stack.orchestrator import WORKER
+from deployments.local.stack.ports import is_free
+from deployments.local.supervisor.programs import Supervisor, descendants
 from policy.errors import ConfigError, EndpointError, PortTaken
 from tests.local.fixtures import SERVER, configured, maker, wait_ready
 

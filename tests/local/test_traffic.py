@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from deployments.local.layout import layout_of
-from deployments.local.programs import Supervisor
+from deployments.local.supervisor.programs import Supervisor
 from policy.errors import EndpointError
 from tests.local.fixtures import serve, wait_ready
 from tests.local.load import load
@@ -191,8 +191,8 @@ def test_what_envoy_refuses_is_an_error_and_leaves_the_split(pair, config, monke
     pair.set_weights({STABLE: 100})
     routes = layout_of(config.root).xds("production") / "routes.json"
     before = json.loads(routes.read_text())
-    monkeypatch.setattr("deployments.local.plane._PATIENCE_S", (0.5, 0.5))
-    monkeypatch.setattr("deployments.local.routes.REQUEST_TIMEOUT_S", "not a number of ")
+    monkeypatch.setattr("deployments.local.envoy.plane._PATIENCE_S", (0.5, 0.5))
+    monkeypatch.setattr("deployments.local.envoy.routes.REQUEST_TIMEOUT_S", "not a number of ")
     with pytest.raises(
         EndpointError, match=r"did not take the new routes(.|\n)*Unable to parse"
     ) as refused:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.analysis import Outcome, Run, evaluate, measure, results, stop
 from policy.condition import check, holds
 from policy.counts import Sample
-from policy.rollout import Phase, advance, approve, resume
+from policy.evidence.analysis import Outcome, Run, evaluate, measure, results, stop
+from policy.rollout.machine import Phase, advance, approve, resume
 from tests.policy.worlds import (
     ACCURATE,
     NOW,

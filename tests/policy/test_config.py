@@ -11,7 +11,7 @@ import yaml
 
 from policy.config import load_config, parse_config, with_model
 from policy.errors import ConfigError
-from policy.plans import plan_for
+from policy.rollout.plans import plan_for
 
 REPOSITORY = Path(__file__).parents[2]
 LOCAL = REPOSITORY / "deployments/local.yaml"

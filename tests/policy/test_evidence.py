@@ -11,7 +11,7 @@ from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom
 
-from policy.evidence import (
+from policy.evidence.tests import (
     Prior,
     against_limit,
     block_is_full,

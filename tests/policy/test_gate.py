@@ -7,7 +7,7 @@ import pytest
 
 from policy.config import Benchmark, Dataset, Gates
 from policy.errors import DataError
-from policy.gate import Score, Scores, compare, judge
+from policy.gates.scores import Score, Scores, compare, judge
 
 GATES = Gates(
     accuracy_min=0.9,

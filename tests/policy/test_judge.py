@@ -2,9 +2,9 @@
 
 import pytest
 
-from policy.comparison import Bet, Evidence, found_worse, full, not_proven, weigh
 from policy.counts import Counts, Labelled, Sample, between
-from policy.judge import Bounds, Verdict, rule, rule_shadow
+from policy.evidence.comparison import Bet, Evidence, found_worse, full, not_proven, weigh
+from policy.evidence.limits import Bounds, Verdict, rule, rule_shadow
 from tests.policy.worlds import make_plan, sample
 
 BOUNDS = Bounds(20, 0.05, 1.0, 10, 0.75, 0.01)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from policy.counts import Counts, Labelled, Sample
-from policy.rollout import Phase, Seen, advance
+from policy.rollout.machine import Phase, Seen, advance
 from tests.benchmarks import judge_simulation as simulation
 from tests.benchmarks.judge_simulation import Scenario, constant, simulate
 from tests.policy.worlds import NOW, in_phase, make_plan
@@ -46,7 +46,7 @@ def test_the_ledger_gets_few_records():
 
 @pytest.mark.parametrize("errors", [0.01, 0.03, 0.05, 0.09, 0.2])
 def test_the_simulation_decides_as_the_state_machine_does(errors):
-    """The same counts, look by look, through policy.rollout.advance."""
+    """The same counts, look by look, through policy.rollout.machine.advance."""
     canary, stable = (errors, 0.0, 0.08), (0.01, 0.0, 0.05)
     scenario = Scenario(constant(canary, stable), 8, duration_s=600)
     simulated = simulate(scenario, seed=3).requests

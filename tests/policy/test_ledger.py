@@ -18,7 +18,7 @@ from policy.ledger import (
     key,
     next_record,
 )
-from policy.state import Phase, start
+from policy.rollout.record import Phase, start
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 PLAN = load_config(Path(__file__).parents[2] / "deployments/local.yaml").rollout

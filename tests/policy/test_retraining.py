@@ -6,7 +6,7 @@ import pytest
 
 from policy.config import Retraining
 from policy.errors import Refused
-from policy.retraining import permit
+from policy.monitoring.governor import permit
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 LIMITS = Retraining(cooldown_s=3600, per_day_max=3)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from policy.errors import Refused
-from policy.rollout import (
+from policy.rollout.machine import (
     Compared,
     Fault,
     Phase,

@@ -3,7 +3,7 @@
 import pytest
 
 from policy.errors import Refused
-from policy.rollout import (
+from policy.rollout.machine import (
     Phase,
     abort,
     advance,

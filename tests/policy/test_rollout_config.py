@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from policy.rollout import LATENCY_EDGES_S
+from policy.rollout.machine import LATENCY_EDGES_S
 from tests.policy.worlds import ACCURATE, make_plan
 
 

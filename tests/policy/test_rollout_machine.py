@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 
 from policy.errors import LedgerError, Refused
 from policy.ledger import Ledger, RolloutChanged, extend, key, next_record
-from policy.rollout import (
+from policy.rollout.machine import (
     Compared,
     Phase,
     Rollout,
@@ -34,7 +34,7 @@ from policy.rollout import (
     resume,
     start,
 )
-from policy.transitions import but
+from policy.rollout.transitions import but
 from tests.policy.worlds import ACCURATE, NOW, make_plan, sample
 
 PLANS = [

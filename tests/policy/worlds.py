@@ -8,8 +8,8 @@ import numpy as np
 from policy.config import Analysis, Deadlines, Judge, Limits, Shadow, Watch
 from policy.config import Rollout as Plan
 from policy.counts import LATENCY_EDGES_S, Counts, Labelled, Sample
-from policy.rollout import Phase, Rollout, Seen, Smoke, advance, finished, start
-from policy.state import desired_versions, desired_weights
+from policy.rollout.machine import Phase, Rollout, Seen, Smoke, advance, finished, start
+from policy.rollout.record import desired_versions, desired_weights
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ACCURATE = Analysis(

@@ -10,9 +10,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization as text
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from deployments.keys import VARIABLE, must_be_there, signing_key, trusted
 from deployments.local.jobs import LocalJobs
-from deployments.signing import new_key, private_key, public_key
+from deployments.releases.keys import VARIABLE, must_be_there, signing_key, trusted
+from deployments.releases.signing import new_key, private_key, public_key
 from policy.config import Config, Signing, load_config
 from policy.errors import ConfigError, JobFailed, Unsupported
 
@@ -141,9 +141,7 @@ def test_no_representation_shows_a_private_key():
 
 
 def test_looking_at_keys_does_not_import_what_signs():
-    code = (
-        "import sys, deployments.keys, deployments.releases; print('sigstore' in sys.modules)"
-    )
+    code = "import sys, deployments.releases.keys, deployments.releases.folder; print('sigstore' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deployments import Release, releases
-from deployments.signing import new_key
+from deployments import Release
+from deployments.releases import folder as releases
+from deployments.releases.signing import new_key
 from deployments.store import open_store
 from policy.errors import ReleaseError
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments import Release, ledger, releases
-from deployments.signing import new_key
+from deployments import Release, ledger
+from deployments.releases import folder as releases
+from deployments.releases.signing import new_key
 from deployments.store import open_store
 from policy.errors import AlreadyExists, LedgerError, NotFound, ReleaseError, StoreError
 from policy.ledger import RetrainingStarted

@@ -1,0 +1,1 @@
+"""Envoy, the data plane of the place `local`."""

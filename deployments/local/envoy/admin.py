@@ -1,0 +1,75 @@
+"""Envoy's admin port: what it really does now, and its counters."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from deployments.local import loopback
+from deployments.local.envoy.configuration import MARKS, Split
+from deployments.local.envoy.routes import split_of
+from policy.errors import EndpointError
+
+
+class Admin:
+    """Questions to one running Envoy. Each raises EndpointError if it does not answer."""
+
+    def __init__(self, endpoint: str, port: int) -> None:
+        self._endpoint = endpoint
+        self._client = loopback.client(f"http://127.0.0.1:{port}")
+
+    def ready(self) -> bool:
+        try:
+            return self._client.get("/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def contents(self, kind: str) -> frozenset[str]:
+        """The content marks of the active clusters or routes."""
+        resources = self._clusters() if kind == "clusters" else self._routes()
+        marks = (r.get("metadata", {}).get("filter_metadata", {}) for r in resources)
+        return frozenset(mark.get(MARKS, {}).get("content", "") for mark in marks)
+
+    def split(self) -> Split:
+        """The split that is in force."""
+        return next((split_of(route) for route in self._routes()), Split())
+
+    def active(self, version: str) -> int:
+        """Requests that `version` is answering right now."""
+        hosts = (c for c in self._statuses() if c["name"] == version)
+        return sum(_stat(h, "rq_active") for c in hosts for h in c.get("host_statuses", []))
+
+    def stats(self, pattern: str) -> Sequence[Mapping[str, Any]]:
+        """Counters and histograms whose names match, the buckets cumulative."""
+        query = {"format": "json", "histogram_buckets": "cumulative", "filter": pattern}
+        return self._get("/stats", query, "stats")["stats"]
+
+    def _clusters(self) -> Sequence[Mapping[str, Any]]:
+        dump = self._get("/config_dump", {"resource": "dynamic_active_clusters"})
+        return [entry["cluster"] for entry in dump.get("configs", [])]
+
+    def _routes(self) -> Sequence[Mapping[str, Any]]:
+        dump = self._get("/config_dump", {"resource": "dynamic_route_configs"})
+        return [entry["route_config"] for entry in dump.get("configs", [])]
+
+    def _statuses(self) -> Sequence[Mapping[str, Any]]:
+        part = "cluster_statuses"
+        return self._get("/clusters", {"format": "json"}, part)[part]
+
+    def _get(self, path: str, query: Mapping[str, str], *parts: str) -> Mapping[str, Any]:
+        """The answer, which has these parts: whatever else may answer here is not Envoy."""
+        try:
+            answer = self._client.get(path, params=query).raise_for_status().json()
+            if not isinstance(answer, dict) or any(part not in answer for part in parts):
+                raise ValueError(f"{str(answer)[:100]!r} is no answer to {path}")
+            return answer
+        except (httpx.HTTPError, ValueError) as error:
+            raise EndpointError(
+                f"endpoint {self._endpoint}: Envoy does not answer ({error!r})",
+                holds="the split is what it was",
+                do="make up",
+            ) from error
+
+
+def _stat(host: Mapping[str, Any], name: str) -> int:
+    return sum(int(s.get("value", 0)) for s in host.get("stats", []) if s["name"] == name)

@@ -1,0 +1,175 @@
+"""Who gets which request: pinned, by weight, copied to a shadow, or nobody (RDS)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deployments.local.envoy.configuration import (
+    ADMIN_CLUSTER,
+    HEALTH_ROUTE,
+    METRICS_ROUTE,
+    PIN_HEADER,
+    PREDICT_ROUTE,
+    REQUEST_TIMEOUT_S,
+    TYPES,
+    Guard,
+    Json,
+    Server,
+    Split,
+    discovery,
+    typed,
+)
+
+_TRY_TIMEOUT_S = 6
+
+
+def routes(endpoint: str, servers: Sequence[Server], split: Split, guard: Guard) -> Json:
+    """Who gets which request, as an RDS file."""
+    pinned = [entry for server in servers for entry in _pinned(server.version, guard)]
+    unknown = _answer(f"no such version is deployed at endpoint {endpoint}", 404, pinned_to="")
+    nothing = _answer(f"nothing is deployed at endpoint {endpoint}", 503)
+    weighted = _weighted(split, guard) if split.weights else nothing
+    host = {
+        "name": endpoint,
+        "domains": ["*"],
+        "routes": [*pinned, *unknown, *weighted, _METRICS, _NOTHING_ELSE],
+    }
+    route = {
+        "name": endpoint,
+        "virtual_hosts": [host],
+        # A route to a cluster that is not there is refused, and the routes before stay.
+        "validate_clusters": True,
+    }
+    return discovery([typed("config.route.v3.RouteConfiguration", route)])
+
+
+def split_of(route: Mapping[str, Any]) -> Split:
+    """The split that a RouteConfiguration carries, read back from Envoy."""
+    entries = (entry for host in route["virtual_hosts"] for entry in host["routes"])
+    for action in (entry.get("route", {}) for entry in entries):
+        shares = action.get("weighted_clusters", {}).get("clusters", [])
+        if shares:
+            pairs = [(*share["name"].split("/"), "")[:2] for share in shares]
+            weights = {
+                version: int(share["weight"])
+                for (version, _), share in zip(pairs, shares, strict=True)
+            }
+            fallback = next((fallback for _, fallback in pairs if fallback), "")
+            return Split(weights, fallback, *_shadow_of(action))
+    return Split()
+
+
+def _shadow_of(action: Mapping[str, Any]) -> tuple[str, int]:
+    for policy in action.get("request_mirror_policies", []):
+        share = policy["runtime_fraction"]["default_value"]["numerator"]
+        return policy["cluster"], int(share)
+    return "", 0
+
+
+def _pinned(version: str, guard: Guard) -> Sequence[Json]:
+    action = {"cluster": version, "timeout": f"{REQUEST_TIMEOUT_S}s"}
+    return _both(action, guard, pinned_to=version)
+
+
+def _weighted(split: Split, guard: Guard) -> Sequence[Json]:
+    shares: Json = {
+        "clusters": [
+            {"name": split.cluster(version), "weight": weight}
+            for version, weight in sorted(split.weights.items())
+        ]
+    }
+    action = {
+        "weighted_clusters": shares,
+        "timeout": f"{REQUEST_TIMEOUT_S}s",
+        "retry_policy": _retries(),
+    }
+    if guard.sticky_header:
+        shares["use_hash_policy"] = True
+        action["hash_policy"] = [{"header": {"header_name": guard.sticky_header}}]
+    if split.shadow:
+        fraction = {"default_value": {"numerator": split.shadow_percent}}  # of a hundred
+        policy = {"cluster": split.shadow, "runtime_fraction": fraction}
+        action["request_mirror_policies"] = [policy]
+    return _both(action, guard)
+
+
+def _both(action: Json, guard: Guard, pinned_to: str | None = None) -> Sequence[Json]:
+    """The routes to predict, at a limited rate if so configured, and to ask for health."""
+    limits = {"typed_per_filter_config": _rate_limit(guard.rate_per_s)}
+    predict = {**_matching(PREDICT_ROUTE, "POST", pinned_to), "route": action}
+    health = {**_matching(HEALTH_ROUTE, "GET", pinned_to), "route": action}
+    return [{**predict, **(limits if guard.rate_per_s else {})}, health]
+
+
+def _rate_limit(per_s: int) -> Json:
+    whole = {"default_value": {"numerator": 100}}
+    kind = f"{TYPES}.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
+    limit = {
+        "@type": kind,
+        "stat_prefix": "endpoint",
+        "token_bucket": {
+            "max_tokens": per_s,
+            "tokens_per_fill": per_s,
+            "fill_interval": "1s",
+        },
+        "filter_enabled": whole,
+        "filter_enforced": whole,
+    }
+    return {"envoy.filters.http.local_ratelimit": limit}
+
+
+def _retries() -> Json:
+    """Predicting changes nothing, so any failed attempt may be made again elsewhere."""
+    previous = f"{TYPES}.extensions.retry"
+    return {
+        "retry_on": "5xx,reset,connect-failure,refused-stream",
+        "num_retries": 3,
+        "per_try_timeout": f"{_TRY_TIMEOUT_S}s",
+        "retry_back_off": {"base_interval": "0.01s", "max_interval": "0.1s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": f"{previous}.host.previous_hosts.v3.PreviousHostsPredicate"
+                },
+            }
+        ],
+        "host_selection_retry_max_attempts": "5",
+        "retry_priority": {
+            "name": "envoy.retry_priorities.previous_priorities",
+            "typed_config": {
+                "@type": f"{previous}.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+                "update_frequency": 1,
+            },
+        },
+    }
+
+
+def _answer(message: str, status: int, pinned_to: str | None = None) -> Sequence[Json]:
+    return [
+        {**_matching(path, method, pinned_to), **_saying(message, status)}
+        for path, method in ((PREDICT_ROUTE, "POST"), (HEALTH_ROUTE, "GET"))
+    ]
+
+
+def _saying(message: str, status: int) -> Json:
+    return {"direct_response": {"status": status, "body": {"inline_string": message}}}
+
+
+def _matching(path: str, method: str, pinned_to: str | None = None) -> Json:
+    """A match by path and method; pinned to a version, to any ("") or to none (None)."""
+    headers: list[Json] = [{"name": ":method", "string_match": {"exact": method}}]
+    if pinned_to:
+        headers.append({"name": PIN_HEADER, "string_match": {"exact": pinned_to}})
+    elif pinned_to == "":
+        headers.append({"name": PIN_HEADER, "present_match": True})
+    return {"match": {"path": path, "headers": headers}}
+
+
+_METRICS = {
+    **_matching(METRICS_ROUTE, "GET"),
+    "route": {"cluster": ADMIN_CLUSTER, "prefix_rewrite": "/stats/prometheus"},
+}
+_NOTHING_ELSE = {
+    "match": {"prefix": "/"},
+    **_saying(f"only POST {PREDICT_ROUTE} and GET {HEALTH_ROUTE} are served here", 404),
+}

@@ -1,0 +1,135 @@
+"""The Prefect server of the local stack, its one worker, and what prefect.yaml declares.
+
+Only its programs and its plain HTTP interface are used here; flows and tasks import it.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+
+from deployments.local.layout import layout_of
+from deployments.local.servers import local_of
+from deployments.local.stack.waiting import Say, wait_for
+from deployments.local.supervisor.programs import Supervisor
+from deployments.local.supervisor.sections import Program
+from deployments.releases.keys import without_key
+from policy.config import Config, Local
+from policy.errors import EndpointError, JobFailed
+
+POOL = "local"
+SERVER, WORKER = "prefect-server", "prefect-worker"
+
+
+def environment(config: Config) -> Mapping[str, str]:
+    """What a shell or a flow needs to reach this stack's Prefect server."""
+    return {
+        "PREFECT_API_URL": f"{server_url(local_of(config))}/api",
+        "PREFECT_HOME": str(layout_of(config.root).prefect),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def prefect_programs(config: Config) -> Sequence[Program]:
+    local, here = local_of(config), Path.cwd()
+    prefect = [sys.executable, "-m", "prefect"]
+    port = str(local.prefect_port)
+    server = Program(
+        name=SERVER,
+        command=[*prefect, "server", "start", "--host", "127.0.0.1", "--port", port],
+        environment={
+            **environment(config),
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+            # One write for each event of a task keeps SQLite so busy that other requests are
+            # refused with 503, which costs a flow 2 to 6 s each time. Together once a second:
+            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+        },
+        folder=here,
+    )
+    worker = Program(
+        name=WORKER,
+        command=[*prefect, "worker", "start", "--pool", POOL, "--type", "process"],
+        environment={
+            **environment(config),
+            # A run whose process is gone is found by its missing heartbeats.
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",  # how long a run waits to be picked up
+        },
+        folder=here,
+        autostart=False,  # it needs the server and its pool
+        stop_s=20,
+        signs=True,
+    )
+    return [server, worker]
+
+
+def start_prefect(
+    config: Config, supervisor: Supervisor, say: Say, *, deployments: bool
+) -> None:
+    local, logs = local_of(config), layout_of(config.root).logs
+    log = logs / f"{SERVER}.log"
+    wait_for("Prefect server", lambda: server_healthy(local), 180, log, say)
+    _make_pool(local)
+    supervisor.start_program(WORKER)
+    if deployments:
+        _register(config, say)
+    log = logs / f"{WORKER}.log"
+    wait_for("Prefect worker", lambda: _worker_online(local, supervisor), 120, log, say)
+
+
+def server_url(local: Local) -> str:
+    return f"http://127.0.0.1:{local.prefect_port}"
+
+
+def server_healthy(local: Local) -> bool:
+    try:
+        return httpx.get(f"{server_url(local)}/api/health", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _make_pool(local: Local) -> None:
+    """Make the work pool; the worker fills in the job template of its own version."""
+    url = f"{server_url(local)}/api/work_pools/"
+    reply = httpx.post(url, json={"name": POOL, "type": "process"}, timeout=30)
+    if reply.status_code not in (201, 409):
+        raise EndpointError(f"the work pool {POOL} was not made: {reply.text[:300]}")
+
+
+def _worker_online(local: Local, supervisor: Supervisor) -> bool:
+    """Whether the worker that runs now has reported to the server; older ones do not count."""
+    up_s = [p.uptime_s for p in supervisor.processes() if p.program == WORKER and p.pid]
+    url = f"{server_url(local)}/api/work_pools/{POOL}/workers/filter"
+    try:
+        workers = httpx.post(url, json={}, timeout=5).json()
+    except (httpx.TransportError, ValueError):
+        return False
+    beats = [datetime.fromisoformat(worker["last_heartbeat_time"]) for worker in workers]
+    return bool(up_s) and any(time.time() - b.timestamp() < up_s[0] + 1 for b in beats)
+
+
+def _register(config: Config, say: Say) -> None:
+    """Register what prefect.yaml of the current folder declares. Raises JobFailed."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        env={**without_key(os.environ), **environment(config)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
+        raise JobFailed(
+            f"`prefect deploy --all` ended with {done.returncode}:\n{last}\n",
+            exit_code=done.returncode,
+            do="correct prefect.yaml",
+        )
+    say(f"deployments of prefect.yaml registered ({time.monotonic() - started:.1f} s)")

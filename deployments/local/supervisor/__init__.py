@@ -1,0 +1,1 @@
+"""supervisord, which keeps the servers of the place `local` running."""

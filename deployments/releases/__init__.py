@@ -1,0 +1,1 @@
+"""Releases: sealed, signed folders under one digest."""

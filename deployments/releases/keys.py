@@ -1,0 +1,123 @@
+"""Which key signs the releases of a place, and whose releases may serve there.
+
+    <root>/keys/release.pem    the private key made here, readable by its owner alone
+    <root>/keys/release.pub    its public half, to be given away
+
+A key is changed by signing with a new one while the old public half stays in
+`signing.trusted`: what the old one signed can still be served and rolled back to. Taking it
+out there takes the trust away.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import mkstemp
+
+from deployments.releases.signing import PrivateKey, Trusted, new_key, private_key, public_key
+from policy.config import Config
+from policy.errors import ConfigError, Unsupported
+
+VARIABLE = "ARR_COC_SIGNING_KEY"
+
+
+def signing_key(config: Config, secret: Callable[[str], str] | None = None) -> PrivateKey:
+    """The key that signs here, made now if it is `made-here` and there is none yet.
+
+    Args:
+        secret: returns the text of a secret by its name, where the place has secrets.
+
+    Raises:
+        ConfigError: if there is no such key, or its public half is not trusted.
+        Unsupported: if it is a secret and nobody can tell it.
+    """
+    key = _source(config, secret)
+    if key.public.fingerprint not in trusted(config):
+        raise ConfigError(
+            f"signing.private_key (={config.signing.private_key}) has the public half "
+            f"{key.public.fingerprint[:12]}, which is not in signing.trusted",
+            expected=f"one of {sorted(name[:12] for name in trusted(config))}",
+            holds="nothing was signed: no endpoint would serve it",
+            do=f"add it to signing.trusted:\n{key.public.pem.decode()}",
+        )
+    return key
+
+
+def must_be_there(config: Config) -> None:
+    """Look for the keys now rather than after a training; secrets are told to flows only.
+
+    Raises ConfigError, as `signing_key` does.
+    """
+    if config.signing.private_key in ("made-here", "environment"):
+        signing_key(config)
+    trusted(config)
+
+
+def without_key(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a program that has no business with the private key."""
+    return {name: value for name, value in environment.items() if name != VARIABLE}
+
+
+def trusted(config: Config) -> Trusted:
+    """The public keys of `signing.trusted`, and of the key made here. Raises ConfigError."""
+    keys = [
+        public_key(text.encode(), f"signing.trusted.{number}")
+        for number, text in enumerate(config.signing.trusted)
+    ]
+    if config.signing.private_key == "made-here":
+        keys.append(_made_here(Path(config.root).absolute() / "keys").public)
+    return {key.fingerprint: key for key in keys}
+
+
+def _source(config: Config, secret: Callable[[str], str] | None) -> PrivateKey:
+    kind, _, name = config.signing.private_key.partition("/")
+    if kind == "made-here":
+        return _made_here(Path(config.root).absolute() / "keys")
+    if kind == "environment":
+        return private_key(_variable().encode(), VARIABLE)
+    if secret is None:
+        raise Unsupported(f"the secret {name!r} cannot be read here", expected="a flow run")
+    return private_key(secret(name).encode(), f"the secret {name}")
+
+
+def _variable() -> str:
+    if not os.environ.get(VARIABLE):
+        raise ConfigError(
+            f"signing.private_key is environment, but {VARIABLE} is not set",
+            expected="a private key in PEM",
+            holds="nothing was signed",
+            do="set it where the worker starts (`make up`)",
+        )
+    return os.environ[VARIABLE]
+
+
+def _made_here(folder: Path) -> PrivateKey:
+    path = folder / "release.pem"
+    if not path.exists():
+        _make(folder, path)
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(
+            f"{path} can be read by others (mode {path.stat().st_mode & 0o777:o})",
+            expected="mode 600",
+            holds="nothing was signed or verified with it",
+            do=f"chmod 600 {path}, or delete it if others may have read it",
+        )
+    key, public = private_key(path.read_bytes(), str(path)), path.with_suffix(".pub")
+    if not public.exists() or public.read_bytes() != key.public.pem:
+        public.write_bytes(key.public.pem)
+    return key
+
+
+def _make(folder: Path, path: Path) -> None:
+    """Make the key of this place; of two that do it at once, the first one's counts."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file, part = mkstemp(dir=folder)  # readable by its owner alone
+    try:
+        with os.fdopen(file, "wb") as stream:
+            stream.write(new_key().pem)
+            stream.flush()
+            os.fsync(stream.fileno())
+        path.hardlink_to(part)
+    except FileExistsError:
+        pass
+    finally:
+        Path(part).unlink()

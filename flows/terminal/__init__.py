@@ -1,0 +1,1 @@
+"""What people ask and tell the loop from a terminal."""

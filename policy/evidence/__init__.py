@@ -1,0 +1,1 @@
+"""What live traffic proves: limits, comparison with stable, tests, analyses."""

@@ -1,0 +1,177 @@
+"""The canary against stable: errors, slow answers and wrong answers, weighed block by block.
+
+Evidence is written into the ledger at the end of every block, so that a controller that takes
+over goes on with it, and nothing is weighed twice. A block lies inside one window, in which
+the weights are constant: an incident hits both versions alike there.
+"""
+
+from collections.abc import Mapping
+from math import exp, log
+
+from pydantic import BaseModel
+
+from policy.config import Rollout as Plan
+from policy.counts import LATENCY_EDGES_S, Sample
+from policy.evidence.tests import Prior, block_is_full, not_worse, worse
+
+_NAMES = ("error_rate", "slow_rate", "wrong_rate")
+PRIORS = (Prior(0.01, 50), Prior(0.05, 20), Prior(0.1, 20))
+ALPHA_SHARES = (0.5, 0.25, 0.25)
+_EDGE_ANSWERS = 20  # answers of stable from which its 95th percentile is taken
+Pair = tuple[int, int]  # events, trials
+
+
+class Bet(BaseModel, frozen=True):
+    """What is known of one metric: (events, trials) of each side, and the log evidence."""
+
+    canary: Pair = (0, 0)
+    stable: Pair = (0, 0)
+    worse: float = 0.0
+    not_worse: float = 0.0
+
+
+class Evidence(BaseModel, frozen=True):
+    """Of one rollout. `slow_edge_s` is stable's p95 to the nearest bucket; 0: not known yet."""
+
+    error_rate: Bet = Bet()
+    slow_rate: Bet = Bet()
+    wrong_rate: Bet = Bet()
+    slow_edge_s: float = 0.0
+
+
+def full(evidence: Evidence, plan: Plan, canary: Sample, age_s: float) -> bool:
+    """Whether a block of this age is to be weighed now."""
+    requests, before = canary.counts.requests, evidence.error_rate.canary[1]
+    enough = bool(block_is_full(float(requests), float(before), plan.judge.block_requests))
+    return enough or (age_s >= plan.judge.block_s and requests > 0)
+
+
+def weigh(evidence: Evidence, plan: Plan, canary: Sample, stable: Sample) -> Evidence:
+    """The evidence after one more block of both versions."""
+    edge_s, within = evidence.slow_edge_s, plan.judge.non_inferiority_margin
+    blocks = {
+        "error_rate": (_errors(canary), _errors(stable)),
+        "slow_rate": (_slow(canary, edge_s), _slow(stable, edge_s)),
+        "wrong_rate": (_wrong(canary), _wrong(stable)),
+    }
+    weighed = {
+        name: _weighed(getattr(evidence, name), *blocks[name], prior, margin, within)
+        for name, prior, margin in zip(_NAMES, PRIORS, _margins(plan), strict=True)
+    }
+    return Evidence(**weighed, slow_edge_s=edge_s or p95_edge(stable))
+
+
+def found_worse(evidence: Evidence, plan: Plan) -> str:
+    """The reason to take the canary back; "" as long as nothing is proven."""
+    for name, share, margin in _judged(plan):
+        bet: Bet = getattr(evidence, name)
+        if bet.worse >= -log(plan.judge.alpha * share):
+            needed = 1 / (plan.judge.alpha * share)
+            return (
+                f"{name} {_rate(bet.canary):.3f} > stable {_rate(bet.stable):.3f} + "
+                f"{margin:g} at {bet.canary[1]}: evidence {_shown(bet.worse)} > {needed:.0f}"
+            )
+    return ""
+
+
+def decides_at(plan: Plan) -> Mapping[str, float]:
+    """The log evidence at which each judged metric takes the canary back."""
+    return {name: -log(plan.judge.alpha * share) for name, share, _ in _judged(plan)}
+
+
+def proves_at(plan: Plan) -> Mapping[str, float]:
+    """The log evidence at which each judged metric counts as no worse than stable."""
+    return {name: -log(plan.judge.alpha) for name, _, _ in _judged(plan)}
+
+
+def not_proven(evidence: Evidence, plan: Plan) -> str:
+    """What is still to be shown before the canary counts as good as stable; "" if nothing.
+
+    Each metric is proven at alpha by itself: all have to be, so no share is lost.
+    """
+    within = plan.judge.non_inferiority_margin
+    for name, *_ in _judged(plan):
+        bet: Bet = getattr(evidence, name)
+        if bet.not_worse < -log(plan.judge.alpha):
+            return (
+                f"{name} not yet proven within {within:g} of stable: evidence "
+                f"{_shown(bet.not_worse)} < {1 / plan.judge.alpha:.0f} at {bet.canary[1]}; "
+                f"{_more(bet, plan.judge.alpha)}"
+            )
+    return ""
+
+
+def _weighed(
+    bet: Bet, canary: Pair, stable: Pair, prior: Prior, margin: float, within: float
+) -> Bet:
+    """One side alone only teaches; a bet needs both."""
+    gained = lost = 0.0
+    if canary[1] and stable[1]:
+        known = (_floats(bet.canary), _floats(bet.stable), _floats(canary), _floats(stable))
+        gained = float(worse(*known, prior, margin))
+        lost = float(not_worse(*known, prior, within))
+    return Bet(
+        canary=_plus(bet.canary, canary),
+        stable=_plus(bet.stable, stable),
+        worse=bet.worse + gained,
+        not_worse=bet.not_worse + lost,
+    )
+
+
+def _judged(plan: Plan) -> tuple[tuple[str, float, float], ...]:
+    """Name, share of alpha and margin of each metric that this plan judges."""
+    metrics = tuple(zip(_NAMES, ALPHA_SHARES, _margins(plan), strict=True))
+    return metrics if plan.limits.labels_min else metrics[:2]
+
+
+def _margins(plan: Plan) -> tuple[float, float, float]:
+    judge = plan.judge
+    return judge.error_rate_margin, judge.slow_margin, judge.accuracy_margin
+
+
+def _errors(sample: Sample) -> Pair:
+    return sample.counts.errors, sample.counts.requests
+
+
+def _wrong(sample: Sample) -> Pair:
+    return sample.wrong, sample.labelled.labels
+
+
+def _slow(sample: Sample, edge_s: float) -> Pair:
+    return (sample.slower_than(edge_s), sum(sample.counts.latency)) if edge_s else (0, 0)
+
+
+def p95_edge(stable: Sample) -> float:
+    """The bucket edge that the share of slower answers is nearest to 5 % at; 0: too few."""
+    answers = sum(stable.counts.latency)
+    if answers < _EDGE_ANSWERS:
+        return 0.0
+
+    def distance(edge_s: float) -> float:
+        slower = (stable.slower_than(edge_s) + 0.5) / (answers + 1)
+        return abs(log(slower / (1 - slower)) - log(0.05 / 0.95))
+
+    return min(LATENCY_EDGES_S, key=distance)
+
+
+def _more(bet: Bet, alpha: float) -> str:
+    if bet.not_worse <= 0 or not bet.canary[1]:
+        return "how much more is not known"
+    more = bet.canary[1] * (-log(alpha) / bet.not_worse - 1)
+    return f"about {more:.0f} more needed"
+
+
+def _rate(pair: Pair) -> float:
+    return pair[0] / max(pair[1], 1)
+
+
+def _shown(log_evidence: float) -> str:
+    return f"{exp(min(log_evidence, 50.0)):.3g}"
+
+
+def _plus(a: Pair, b: Pair) -> Pair:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def _floats(pair: Pair) -> tuple[float, float]:
+    return float(pair[0]), float(pair[1])

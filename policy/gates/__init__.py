@@ -1,0 +1,1 @@
+"""May a trained version be registered?"""

@@ -1,0 +1,1 @@
+"""Pages and pictures in the Prefect UI."""
