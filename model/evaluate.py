@@ -1,10 +1,10 @@
-"""Score a trained model on questions that it never saw, or a results file alone.
+"""Score a trained model on the test split, or score a results file alone.
 
     python -m model.evaluate --config FILE --data DIR --model DIR --output DIR
     python -m model.evaluate --benchmark vqav2 --predictions FILE --truth PATH --output DIR
 
-The second form is model/score.py. A data set that was converted from a benchmark is scored
-by the benchmark's own rule in the first form too, and leaves the results file for it.
+The second form is model/metrics/results_file.py. A data set that was converted from a benchmark
+is scored by the benchmark's own rule in the first form too, and leaves the results file for it.
 """
 
 import base64
@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model import console, settings
-from model.console import Progress
-from model.files import write_json, write_whole
+from model.program import console, settings
+from model.program.console import Progress
+from model.program.files import write_json, write_whole
+from model.program.paths import inside
 
 if TYPE_CHECKING:
     import torch
 
-    from model.batches import Pool
-    from model.trained import Trained
+    from model.dataset.batches import SplitReader
+    from model.network.saved_model import TrainedModel
 
 AT_ONCE = 50
 REQUESTS = 200
@@ -54,24 +55,27 @@ def main(config: Path, data: Path, model: Path, output: Path) -> None:
     """Answer every question of split test; write predictions, sample requests and scores."""
     chosen = settings.load(settings.EvaluateSettings, config)
     if (output / "scores.json").is_file():
-        console.log(f"{output} holds scores already; nothing to do")
+        console.log(f"{output} already holds scores; nothing to do")
         return
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["OMP_NUM_THREADS"] = str(chosen.compute.threads)
     import torch
 
-    from model import manifest, trained
-    from model.batches import pool
+    from model.dataset import manifest
+    from model.dataset.batches import split_reader
     from model.metrics import truth
+    from model.network import saved_model
 
     torch.set_num_threads(chosen.compute.threads)
     device = torch.device("cuda" if chosen.compute.accelerators else "cpu")
-    subject = trained.load(model)
+    subject = saved_model.load(model)
     subject.network.to(device)
     whole = manifest.read(data)
-    source = pool(data, manifest.read_split(whole, "test"), subject.senses, subject.answers)
+    source = split_reader(
+        data, manifest.read_split(whole, "test"), subject.preprocessor, subject.answers
+    )
     answered = list(_answers(subject, source, device))
-    from model.picture import draw  # brings matplotlib
+    from model.metrics.attention_picture import draw  # brings matplotlib
 
     output.mkdir(parents=True, exist_ok=True)
     draw(subject.network.cpu(), source, subject.answers, output / "attention.png")
@@ -87,14 +91,13 @@ def _score_officially(
     benchmark: str, data: Path, output: Path, answered: Sequence[Answered]
 ) -> None:
     """By the benchmark's own rule; the results file is the one its own program takes."""
-    from model import score
-    from model.metrics import predictions
+    from model.metrics import predictions, results_file
 
     ids, words = [one.question_id for one in answered], [one.predicted for one in answered]
     sure = [one.answerable for one in answered] if benchmark == "vizwiz" else None
     predictions.write(benchmark, output / "results.json", ids, words, sure)
     confidence = {one.question_id: one.confidence for one in answered}
-    score.run(benchmark, output / "results.json", data, output, confidence=confidence)
+    results_file.run(benchmark, output / "results.json", data, output, confidence=confidence)
 
 
 def scores(answered: Sequence[Answered], fingerprint: str) -> dict[str, object]:
@@ -113,7 +116,9 @@ def _score(answered: Sequence[Answered]) -> dict[str, float]:
     return {"questions": len(answered), "accuracy": round(right / len(answered), 6)}
 
 
-def _answers(subject: "Trained", source: "Pool", device: "torch.device") -> Iterator[Answered]:
+def _answers(
+    subject: "TrainedModel", source: "SplitReader", device: "torch.device"
+) -> Iterator[Answered]:
     import torch
 
     answers = subject.answers
@@ -136,7 +141,7 @@ def _answers(subject: "Trained", source: "Pool", device: "torch.device") -> Iter
 
 
 def _one(
-    source: "Pool", row: int, predicted: str, confidence: float, answerable: float
+    source: "SplitReader", row: int, predicted: str, confidence: float, answerable: float
 ) -> Answered:
     split = source.split
     return Answered(
@@ -178,7 +183,7 @@ def _requests(data: Path, answered: Sequence[Answered]) -> str:
 
 
 def _request(data: Path, one: Answered) -> dict[str, object]:
-    image = base64.b64encode((data / one.image).read_bytes()).decode()
+    image = base64.b64encode(inside(data, one.image, "an image").read_bytes()).decode()
     instance = {"image": image, "question": one.question}
     return {"instance": instance, "answer": one.answer, "family": one.family}
 
@@ -186,9 +191,9 @@ def _request(data: Path, one: Answered) -> dict[str, object]:
 def program(arguments: Sequence[str]) -> int:
     """The program in either form; returns its exit code."""
     if any(argument.startswith("--benchmark") for argument in arguments):
-        from model import score
+        from model.metrics import results_file
 
-        return score.program(arguments)
+        return results_file.program(arguments)
     return console.run(main, ["config", "data", "model", "output"], arguments=arguments)
 
 

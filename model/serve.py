@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from model import console
-from model.errors import BadInput
+from model.program import console
+from model.program.errors import BadInput
 
 # Longer than a proxy keeps an idle connection (Envoy an hour, Google's ten minutes): a request
 # sent into a connection that the server is just closing counts as an error of the version.
@@ -23,7 +23,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 @dataclass(frozen=True)
 class Address:
-    """Where and as what to serve; from the environment, without defaults but the host."""
+    """Where to serve and which version, from the environment; only host and threads default."""
 
     host: str
     port: int
@@ -38,18 +38,18 @@ def main(release: Path) -> None:
     address = read_address(os.environ)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["OMP_NUM_THREADS"] = str(address.threads)
-    from model.release import verify
+    from model.serving.release import verify
 
     verify(release, os.environ.get("ARR_COC_DIGEST", ""))
-    from model.answering import Answerer
-    from model.web import application
+    from model.serving.app import application
+    from model.serving.predictor import Predictor
 
-    _keep_memory()
-    answerer = Answerer(release, address.threads)
-    app = application(answerer, address.version, address.health_route, address.predict_route)
+    _keep_freed_memory()
+    predictor = Predictor(release, address.threads)
+    app = application(predictor, address.version, address.health_route, address.predict_route)
     import uvicorn
 
-    _leave_alone_what_is_loaded()
+    _freeze_loaded_objects()
     uvicorn.run(
         app, host=address.host, port=address.port, log_level="warning", access_log=False,
         http="httptools", loop="uvloop", lifespan="off", ws="none",
@@ -57,8 +57,8 @@ def main(release: Path) -> None:
     )  # fmt: skip
 
 
-def _keep_memory() -> None:
-    """Keep what one answer freed for the next; fresh pages cost a batch of 16 a sixth.
+def _keep_freed_memory() -> None:
+    """Keep memory that one answer freed for the next; fresh pages cost a batch of 16 a sixth.
 
     Only the GNU C library gives memory back so eagerly, and only it has `mallopt`.
     """
@@ -68,8 +68,8 @@ def _keep_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 256 * 2**20)
 
 
-def _leave_alone_what_is_loaded() -> None:
-    """A collection that walks through all of PyTorch stops a request for 0.1 s and more."""
+def _freeze_loaded_objects() -> None:
+    """Exempt them from garbage collection: a pass over all of PyTorch takes 0.1 s or more."""
     gc.collect()
     gc.freeze()
 

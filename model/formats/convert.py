@@ -6,14 +6,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from model import manifest
-from model.errors import BadInput
-from model.files import file_sha256, write_json
+from model.dataset import manifest
 from model.formats import gqa, images
 from model.formats.question import truth_schema
-from model.formats.sealing import Rows
 from model.formats.sources import Source, sources
 from model.formats.staging import Row, Staging
+from model.formats.truth_hash import Rows
+from model.program.errors import BadInput
+from model.program.files import file_sha256, write_json
+from model.program.paths import inside
 
 OnProgress = Callable[[str, int, int], None]  # phase, done, of (0: not known yet)
 Item = TypeVar("Item")
@@ -94,11 +95,14 @@ def _place(splits: list[Source], output: Path, staging: Staging, tell: OnProgres
 
 
 def _wanted(source: Source, image: str, output: Path) -> images.Wanted:
-    name = source.image_name(image)
-    if name != Path(name).name or name.startswith(".") or not name.isprintable():
-        raise BadInput(f"image {image!r} of {source.name}", expected="a plain file name")
-    target = output / "images" / source.name / name
-    return images.Wanted(source.name, image, source.folder / name, target)
+    name, what = source.image_name(image), f"image {image!r} of {source.name}"
+    if "/" in name or name.startswith(".") or not name.isprintable():
+        raise BadInput(
+            what, expected="a plain file name", now="no image was placed", do="correct the data"
+        )
+    path = inside(source.folder, name, what)
+    target = inside(output, f"images/{source.name}/{name}", what)
+    return images.Wanted(source.name, image, path, target)
 
 
 def _is_placed(item: images.Wanted, known: Mapping[tuple[str, str], str]) -> bool:
@@ -121,7 +125,9 @@ def _split(splits: list[Source], staging: Staging) -> int:
         if source.split == "train" and all(other.split != "val" for other in splits):
             split_of |= dict.fromkeys(free[: max(1, len(free) // _VAL_SHARE)], "val")
         if source.split not in split_of.values():
-            raise BadInput(f"{source.name} leaves no image for {source.split}", do="add images")
+            raise BadInput(
+                f"{source.name} has no image left for {source.split}", do="add images"
+            )
         staging.assign(source.name, split_of)
         taken |= split_of.keys()
     return staging.left_out()

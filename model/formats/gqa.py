@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from model.errors import BadInput
+from model.formats.json_stream import Json, entries
 from model.formats.question import GqaFacts, Question, identity, listed, section, text
-from model.formats.stream import Json, entries
+from model.program.errors import BadInput
 
 _POINTER = re.compile(r"\((\d+)\)$")  # "cup (123)": the object of the scene graph
 _FREE_STEPS = ("exist", "query: name", "choose name")  # official: they add no reasoning

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.errors import BadInput
-from model.files import write_whole
+from model.program.errors import BadInput
+from model.program.files import write_whole
 
 _AT_ONCE = 256  # images between two commits
 _SHOWN = 5  # broken files named in an error
@@ -53,7 +53,7 @@ def place(wanted: Sequence[Wanted]) -> Iterator[list[tuple[Wanted, str, str]]]:
         raise BadInput(
             f"{len(broken)} image(s) cannot be used: {shown}",
             expected="whole image files",
-            do="bring them again and run the same command; the good ones are kept",
+            do="replace them and run the same command again; the good ones are kept",
         )
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from model.errors import BadInput
-from model.formats.stream import Json
+from model.formats.json_stream import Json
+from model.program.errors import BadInput
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.errors import BadInput
 from model.formats import gqa, textvqa, vizwiz, vqav2
 from model.formats.question import Question
+from model.program.errors import BadInput
 
 FORMATS = ("vqav2", "gqa", "textvqa", "vizwiz")
 
@@ -117,7 +117,7 @@ def _look_for(root: Path, *names: str) -> Path | None:
     for name in names:
         found = [p for p in [root / name, *sorted(root.glob(f"*/{name}"))] if p.exists()]
         if len(found) > 1:
-            raise BadInput(f"{name} is there twice: {found[0]}, {found[1]}", do="keep one")
+            raise BadInput(f"{name} exists twice: {found[0]}, {found[1]}", do="keep one")
         if found:
             return found[0]
     return None

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.errors import BadInput
 from model.formats.question import Box, Question, column, truth_schema
+from model.program.errors import BadInput
 
 _TABLES = """
     CREATE TABLE step (name TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -166,7 +166,9 @@ class Staging:
                 f"{what} {row[0]!r} appears twice", expected="each once in all splits together"
             ) from error
         except UnicodeEncodeError as error:
-            raise BadInput(f"{what} {row[0]!r}: half a character ({error.reason})") from error
+            raise BadInput(
+                f"{what} {row[0]!r} contains an unpaired surrogate ({error.reason})"
+            ) from error
 
     def _none(self, query: str, wrong: str) -> None:
         found = [name for (name,) in self._db.execute(f"{query} LIMIT {_SHOWN + 1}")]

@@ -7,9 +7,9 @@ train_images/                                          {image_id}.jpg
 from collections.abc import Iterator
 from pathlib import Path
 
-from model.errors import BadInput
+from model.formats.json_stream import Json, elements
 from model.formats.question import Question, identity, listed, most_common, text
-from model.formats.stream import Json, elements
+from model.program.errors import BadInput
 
 
 def questions(path: Path) -> Iterator[Question]:

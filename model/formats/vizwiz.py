@@ -7,9 +7,9 @@ train/, val/                                           VizWiz_{split}_{number:08
 from collections.abc import Iterator
 from pathlib import Path
 
-from model.errors import BadInput
+from model.formats.json_stream import Json, elements
 from model.formats.question import Question, human_answers, most_common, text
-from model.formats.stream import Json, elements
+from model.program.errors import BadInput
 
 
 def questions(path: Path) -> Iterator[Question]:

@@ -8,9 +8,9 @@ train2014/, val2014/                                   COCO_{split}2014_{id:012d
 from collections.abc import Iterator
 from pathlib import Path
 
-from model.errors import BadInput
+from model.formats.json_stream import elements
 from model.formats.question import Question, human_answers, identity, text, twins
-from model.formats.stream import elements
+from model.program.errors import BadInput
 
 
 def annotations(path: Path) -> Iterator[Question]:

@@ -21,9 +21,9 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 
-from model.errors import BadInput
 from model.metrics import interval
 from model.metrics.interval import Score
+from model.program.errors import BadInput
 
 _COMMON = ("color", "material", "shape")  # the answers to "what do both have in common"
 _BLOCKS = 50

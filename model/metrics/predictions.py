@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from model.errors import BadInput
-from model.files import write_whole
+from model.formats.json_stream import Json, elements
 from model.formats.question import identity, text
-from model.formats.stream import Json, elements
+from model.program.errors import BadInput
+from model.program.files import write_whole
 
 _KEYS = {
     "vqav2": ("question_id", "answer"),
@@ -54,7 +54,7 @@ def read(benchmark: str, path: Path) -> Predictions:
             answerable[name] = _number(record, where)
     if answerable and len(answerable) < len(answers):
         raise BadInput(
-            f"{path.name} says `answerable` of {len(answerable)} of {len(answers)} questions",
+            f"{path.name} gives `answerable` for {len(answerable)} of {len(answers)} questions",
             expected="all or none",
         )
     return Predictions(answers, answerable)
@@ -83,7 +83,9 @@ def align(predictions: Predictions, ids: Sequence[str], needed: Sequence[bool]) 
     try:
         return pa.array(found, pa.string())
     except UnicodeEncodeError as error:
-        raise BadInput(f"a prediction holds half a character ({error.reason})") from error
+        raise BadInput(
+            f"a prediction contains an unpaired surrogate ({error.reason})"
+        ) from error
 
 
 def write(

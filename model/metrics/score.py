@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from model.errors import BadInput
 from model.formats import gqa as gqa_files
-from model.metrics import agreement, gqa, interval, predictions, truth
+from model.metrics import gqa, interval, predictions, truth, vqa_accuracy
 from model.metrics.answerability import answerability
 from model.metrics.interval import Score
+from model.program.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def _vqa(
     """VQAv2, TextVQA and VizWiz: agreement with the human answers."""
     twin_NA = questions["twins"].combine_chunks() if benchmark == "vqav2" else None
     human_NA = questions["answers"].combine_chunks()
-    right_N = agreement.accuracy(agreement.RULES[benchmark], predicted_N, human_NA, twin_NA)
+    right_N = vqa_accuracy.accuracy(
+        vqa_accuracy.RULES[benchmark], predicted_N, human_NA, twin_NA
+    )
     image_N = _codes(questions["image"])
     splits = {"answer_type": questions["family"]}
     if benchmark == "vqav2":
@@ -79,7 +81,7 @@ def _vqa(
     if benchmark == "vizwiz" and sure_N is not None:
         metrics = answerability(questions["answerable"].to_numpy(), np.asarray(sure_N))
     elif benchmark == "vizwiz":
-        left_out["answerability"] = "the predictions do not say `answerable`"
+        left_out["answerability"] = "the predictions do not give `answerable`"
     return Scores(
         benchmark,
         interval.mean(right_N, image_N),
@@ -97,7 +99,7 @@ def _gqa(
     """GQA: equality on the balanced questions, and what its other metrics make of it."""
     balanced_N = questions["balanced"].to_numpy()
     if not balanced_N.any():
-        raise BadInput("no question of the truth is balanced", expected="GQA's questions file")
+        raise BadInput("no question in the truth is balanced", expected="GQA's questions file")
     right_N = (_texts(predicted_N) == _texts(questions["answer"])).astype(float)
     image_N = _codes(questions["image"])
     metrics: dict[str, Score | None] = {}

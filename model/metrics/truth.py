@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model import manifest
-from model.errors import BadInput
-from model.files import file_sha256, sha256_hex
+from model.dataset import manifest
 from model.formats import gqa, textvqa, vizwiz, vqav2
 from model.formats.question import Question, table, truth_schema
+from model.program.errors import BadInput
+from model.program.files import file_sha256, sha256_hex
 
 _READERS: dict[str, Callable[[Path], Iterable[Question]]] = {
     "vqav2": vqav2.annotations,
@@ -41,7 +41,7 @@ def read(benchmark: str, path: Path) -> pa.Table:
         try:
             questions = table(_READERS[benchmark](path), benchmark)
         except UnicodeEncodeError as error:
-            raise BadInput(f"{path} holds half a character ({error.reason})") from error
+            raise BadInput(f"{path} contains an unpaired surrogate ({error.reason})") from error
     ids = questions["question_id"]
     if not len(ids):
         raise BadInput(f"{path} holds no questions", expected="at least one")

@@ -62,6 +62,9 @@ class Levels(nn.Module):
 class NeighbourMix(nn.Module):
     """Tokens of one region exchange what they saw, then each thinks about it.
 
+    The last bias of `across` has no effect: it is one number for all features of a token, which
+    every later norm takes out again. It stays because trained models hold it.
+
     Source: Tolstikhin et al. 2021, "MLP-Mixer", here within a region.
     """
 

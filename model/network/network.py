@@ -41,7 +41,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Exploration:
-    """The dice of one training step, thrown outside: the network itself is a function.
+    """The dice of one training step, drawn outside: the network itself is a function.
 
     `way_BQ` is the scorer that alone allocates a question, or -1.
     """
@@ -128,7 +128,7 @@ class Network(nn.Module):
         """Throw the dice of one step; None if this network does not explore."""
         if self.sizes.ablation == "no-opponent-processing":
             return None
-        return throw(self.ways, images, questions, generator)
+        return draw_exploration(self.ways, images, questions, generator)
 
     def _understand(self, word_BQL: Tensor) -> Tensor:
         B, Q, L = word_BQL.shape
@@ -146,7 +146,9 @@ class Network(nn.Module):
         return torch.stack(scores, dim=-1)
 
 
-def throw(ways: int, images: int, questions: int, generator: torch.Generator) -> Exploration:
+def draw_exploration(
+    ways: int, images: int, questions: int, generator: torch.Generator
+) -> Exploration:
     """The dice of one step for so many images of so many questions."""
     way = torch.randint(ways, (images, questions), generator=generator)
     alone = torch.rand((images, questions), generator=generator) < ONE_WAY

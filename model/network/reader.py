@@ -6,7 +6,7 @@ of relevant regions, and through the gist (the average of the regions, weighted 
 relevance) and the distance to it.
 
 Where the tokens tell what point they show (glance.py), the reader relates: each hop also
-knows the distance to every point that a hop before it found, and a tally counts (tally.py).
+knows the distance to every point that a hop before it found, and a head counts (count_head.py).
 Shape legend: __init__.py, and
 
     O  offers: a region at a level (48)       D  features of a head
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from model.network.count_head import CountHead
 from model.network.levels import offer_of_token, places, region_places
-from model.network.tally import Tally
 
 HEADS, HOPS = 4, 3
 NOT_BOUGHT = -1e4  # added to a logit: its share is exactly zero, in half precision too
@@ -55,7 +55,7 @@ class Reader(nn.Module):
             for hop in range(HOPS)
         )
         self.where = nn.Linear(2, width) if relates else None
-        self.tally = Tally(width) if relates else None
+        self.tally = CountHead(width) if relates else None
         self.answer = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, 2 * width),

@@ -20,9 +20,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.errors import BadInput
-from model.pretrained.folder import verify
-from model.pretrained.plan import Plan, Tower, read_plan
+from model.pretrained.encoder_config import EncoderConfig, Tower, read_config
+from model.pretrained.encoder_files import verify
+from model.program.errors import BadInput
 
 UNUSED = (  # what compares pictures with texts; we read patches and tokens instead
     "logit_scale", "logit_bias", "visual_projection.", "text_projection.",
@@ -39,21 +39,26 @@ class Encoder:
     """
 
     def __init__(
-        self, folder: Path, version: str, plan: Plan, image: "ImageTower", text: "TextTower"
+        self,
+        folder: Path,
+        version: str,
+        config: EncoderConfig,
+        image: "ImageTower",
+        text: "TextTower",
     ) -> None:
-        self.folder, self.version, self.plan = folder, version, plan
+        self.folder, self.version, self.config = folder, version, config
         self._image, self._text = image.eval(), text.eval()
         for part in (image, text):
             part.requires_grad_(False)
 
     @torch.no_grad()
-    def see(self, image_B3PP: Tensor) -> Tensor:
+    def encode_image(self, image_B3PP: Tensor) -> Tensor:
         """Features of each patch of normalised pictures, (B, N, N, V)."""
-        n = self.plan.patches
+        n = self.config.patches
         return self._image.to(image_B3PP.device)(image_B3PP).unflatten(1, (n, n))
 
     @torch.no_grad()
-    def read(self, token_ML: Tensor) -> Tensor:
+    def encode_text(self, token_ML: Tensor) -> Tensor:
         """Features of each token of texts, (M, L, U)."""
         return self._text.to(token_ML.device)(token_ML)
 
@@ -65,12 +70,12 @@ def load(folder: Path, version: str) -> Encoder:
     weights that do not fit its config.json.
     """
     verify(folder, version)
-    plan = read_plan(folder)
+    config = read_config(folder)
     with torch.device("meta"):  # shapes only; the weights come from the file
-        image, text = ImageTower(plan), TextTower(plan)
+        image, text = ImageTower(config), TextTower(config)
     try:
         with safe_open(folder / "model.safetensors", framework="pt") as file:
-            ours = _by_tower(file.keys(), plan)
+            ours = _by_tower(file.keys(), config)
             for tower, names in zip((image, text), ours, strict=True):
                 weights = {name: file.get_tensor(key).float() for key, name in names.items()}
                 tower.load_state_dict(weights, assign=True)
@@ -78,23 +83,25 @@ def load(folder: Path, version: str) -> Encoder:
         raise BadInput(
             f"{folder / 'model.safetensors'} does not hold the encoder of its config.json "
             f"({' '.join(str(error).split())[:300]})",
-            expected=f"the weights of a whole {plan.kind} model",
+            expected=f"the weights of a whole {config.kind} model",
         ) from error
-    return Encoder(folder, version, plan, image, text)
+    return Encoder(folder, version, config, image, text)
 
 
-def _by_tower(keys: Iterable[str], plan: Plan) -> tuple[Mapping[str, str], Mapping[str, str]]:
+def _by_tower(
+    keys: Iterable[str], config: EncoderConfig
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """For both towers: names in the file and ours. Raises BadInput for what is not known."""
     found: dict[str, dict[str, str]] = {"vision_model": {}, "text_model": {}}
     for key in keys:
         if key.startswith(UNUSED):
             continue
         tower, _, rest = key.partition(".")
-        if plan.kind == "clip" and key.startswith("vision_model.post_layernorm."):
+        if config.kind == "clip" and key.startswith("vision_model.post_layernorm."):
             continue  # is for the class token only
         if tower not in found:
             raise BadInput(
-                f"the encoder's weights hold {key!r}", expected=f"those of {plan.kind} only"
+                f"the encoder's weights hold {key!r}", expected=f"those of {config.kind} only"
             )
         found[tower][key] = rest.removeprefix("embeddings.").removeprefix("encoder.")
     return found["vision_model"], found["text_model"]
@@ -103,14 +110,14 @@ def _by_tower(keys: Iterable[str], plan: Plan) -> tuple[Mapping[str, str], Mappi
 class ImageTower(nn.Module):
     """From normalised pixels to patches (B, N², V). Attributes are named as in the file."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        tower, clip = plan.image, plan.kind == "clip"
+        tower, clip = config.image, config.kind == "clip"
         self.class_embedding = nn.Parameter(torch.empty(tower.width)) if clip else None
         self.patch_embedding = nn.Conv2d(
-            3, tower.width, plan.patch, stride=plan.patch, bias=not clip
+            3, tower.width, config.patch, stride=config.patch, bias=not clip
         )
-        self.position_embedding = nn.Embedding(plan.patches**2 + clip, tower.width)
+        self.position_embedding = nn.Embedding(config.patches**2 + clip, tower.width)
         norm = nn.LayerNorm(tower.width, eps=tower.eps)
         self.pre_layrnorm = norm if clip else None  # spelt so in the file
         self.layers = nn.ModuleList(Layer(tower) for _ in range(tower.layers))
@@ -134,12 +141,12 @@ class ImageTower(nn.Module):
 class TextTower(nn.Module):
     """From token numbers to tokens' features (M, L, U)."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        tower = plan.text
-        self._causal = plan.kind == "clip"
-        self.token_embedding = nn.Embedding(plan.vocabulary, tower.width)
-        self.position_embedding = nn.Embedding(plan.tokens_max, tower.width)
+        tower = config.text
+        self._causal = config.kind == "clip"
+        self.token_embedding = nn.Embedding(config.vocabulary, tower.width)
+        self.position_embedding = nn.Embedding(config.tokens_max, tower.width)
         self.layers = nn.ModuleList(Layer(tower) for _ in range(tower.layers))
         self.final_layer_norm = nn.LayerNorm(tower.width, eps=tower.eps)
 

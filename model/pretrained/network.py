@@ -15,7 +15,7 @@ from model.network.network import (
     Exploration,
     Reply,
     allocate,
-    throw,
+    draw_exploration,
 )
 from model.network.perspectival import Perspectival
 from model.network.propositional import Propositional
@@ -23,7 +23,7 @@ from model.network.reader import Reader
 from model.pretrained.encoder import Encoder
 from model.pretrained.levels import PatchLevels, pooled
 from model.pretrained.participatory import PatchParticipatory
-from model.pretrained.senses import PretrainedSenses
+from model.pretrained.preprocessing import PretrainedPreprocessor
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,14 @@ class PretrainedNetwork(nn.Module):
     mean_311: Tensor
     std_311: Tensor
 
-    def __init__(self, sizes: Sizes, encoder: Encoder, senses: PretrainedSenses) -> None:
+    def __init__(
+        self, sizes: Sizes, encoder: Encoder, preprocessor: PretrainedPreprocessor
+    ) -> None:
         super().__init__()
         self.sizes = sizes
-        self.encoder, self._end = encoder, senses.end  # no module: not in our state
-        width, ablation, seen = sizes.width, sizes.ablation, encoder.plan.image.width
-        self.phrase = Phrase(encoder.plan.text.width, width)
+        self.encoder, self._end = encoder, preprocessor.end  # no module: not in our state
+        width, ablation, seen = sizes.width, sizes.ablation, encoder.config.image.width
+        self.phrase = Phrase(encoder.config.text.width, width)
         self.levels = PatchLevels(seen, width)
         self.propositional = None if ablation == "no-propositional" else Propositional()
         self.perspectival = None if ablation == "no-perspectival" else Perspectival()
@@ -60,7 +62,7 @@ class PretrainedNetwork(nn.Module):
         self.balancer = EqualWeights() if equal else Balancer(width, self.ways)
         self.allocator = None if ablation == "uniform-lod" else Allocator(BUDGET, FINE_REGIONS)
         self.reader = Reader(width, sizes.answers, gist=coupled)
-        made = senses.preprocessing
+        made = preprocessor.image_transform
         self._factor = made.factor
         for name, values in (("mean_311", made.mean), ("std_311", made.std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
@@ -76,13 +78,13 @@ class PretrainedNetwork(nn.Module):
         """Answer the questions of each image.
 
         Args:
-            image_BPP3: uint8 as PretrainedSenses.see gives it.
-            word_BQL: int64 token numbers as PretrainedSenses.read gives them.
+            image_BPP3: uint8 as PretrainedPreprocessor.see gives it.
+            word_BQL: int64 token numbers as PretrainedPreprocessor.read gives them.
             exploration: training only.
         """
         image_B3PP = image_BPP3.permute(0, 3, 1, 2).float()
         normal_B3PP = (image_B3PP * self._factor - self.mean_311) / self.std_311
-        patch_BTV = pooled(self.encoder.see(normal_B3PP))
+        patch_BTV = pooled(self.encoder.encode_image(normal_B3PP))
         question_BQW = self._understand(word_BQL)
         scores_BQRS = self._score(image_B3PP / 255, patch_BTV[:, :REGIONS], question_BQW)
         noise = exploration.gumbel_BQR if exploration else None
@@ -98,13 +100,13 @@ class PretrainedNetwork(nn.Module):
         """Throw the dice of one step; None if this network does not explore."""
         if self.sizes.ablation == "no-opponent-processing":
             return None
-        return throw(self.ways, images, questions, generator)
+        return draw_exploration(self.ways, images, questions, generator)
 
     def _understand(self, word_BQL: Tensor) -> Tensor:
         B, Q, _ = word_BQL.shape
         token_ML = word_BQL.flatten(0, 1)
         after_ML = (token_ML == self._end).cumsum(dim=1) - (token_ML == self._end).long()
-        heard_MLU = self.encoder.read(token_ML)
+        heard_MLU = self.encoder.encode_text(token_ML)
         return self.phrase(heard_MLU, after_ML == 0).unflatten(0, (B, Q))
 
     def _score(self, image_B3PP: Tensor, coarse_BRV: Tensor, question_BQW: Tensor) -> Tensor:

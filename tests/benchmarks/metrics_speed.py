@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from model.formats.question import twins
 from model.metrics import normalise
-from model.metrics.agreement import RULES, accuracy
 from model.metrics.score import score
+from model.metrics.vqa_accuracy import RULES, accuracy
 
 WANTED = 20
 QUESTIONS = 20_000

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from model import generating
+from model.generated import generator
 
 REPOSITORY = Path(__file__).parents[2]
 SEEDS, FIRST_SEED = 3, 101
@@ -34,7 +34,7 @@ def main(profile: str = "demo", seeds: str = str(SEEDS), *ablations: str) -> Non
     with tempfile.TemporaryDirectory() as name:
         for seed in range(FIRST_SEED, FIRST_SEED + int(seeds)):
             data = Path(name) / f"data-{seed}"
-            generating.generate(ADDRESS[profile].format(seed), data)
+            generator.generate(ADDRESS[profile].format(seed), data)
             for ablation in ablations or ABLATIONS[profile]:
                 run = Path(name) / f"{ablation}-{seed}"
                 scores = _one(data, run, settings(profile, seed, ablation))

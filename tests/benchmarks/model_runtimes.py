@@ -26,15 +26,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model import generating, manifest, trained
-from model.batches import pool
-from model.network import propositional
+from model.dataset import manifest
+from model.dataset.batches import split_reader
+from model.generated import generator
+from model.network import propositional, saved_model
 from model.network.allocator import Allocator
 from model.network.levels import GRID, REGIONS
 from model.network.propositional import BINS, LUMINANCE, Propositional
-from model.session import train
-from model.settings import TrainSettings
-from model.watch import Saving
+from model.program.settings import TrainSettings
+from model.training.callbacks import CheckpointSaver
+from model.training.run import train
 from tests.benchmarks.model_training import config
 
 STEPS, ROUNDS, AT_ONCE, WORDS = 400, 60, 64, 32
@@ -71,17 +72,22 @@ def compare(model: Path, data: Path, folder: Path) -> None:
 
 
 def _trained(folder: Path) -> tuple[Path, Path]:
-    generating.generate(URI, folder / "data")
+    generator.generate(URI, folder / "data")
     chosen = config(1, STEPS)
     chosen["tracking"]["mode"] = "disabled"
     settings = TrainSettings.model_validate(chosen)
-    train(settings, folder / "data", folder / "train", Saving(settings.checkpointing.every_s))
+    train(
+        settings,
+        folder / "data",
+        folder / "train",
+        CheckpointSaver(settings.checkpointing.every_s),
+    )
     return folder / "train", folder / "data"
 
 
 def _runtimes(model: Path, folder: Path) -> dict[str, Runtime]:
     """Each takes pictures (N, P, P, 3) and words (N, L), and gives shares of answers (N, A)."""
-    plain, portable = Asked(trained.load(model).network), Asked(_portable(model))
+    plain, portable = Asked(saved_model.load(model).network), Asked(_portable(model))
     found: dict[str, Runtime] = {"eager": _eager(plain)}
     start = time.process_time()
     program = torch.export.export(portable, _example(), dynamic_shapes=_shapes(), strict=True)
@@ -111,7 +117,7 @@ class Asked(nn.Module):
 
 def _portable(model: Path) -> nn.Module:
     """The network with three operations written as ONNX can say them; its own weights."""
-    network = trained.load(model).network
+    network = saved_model.load(model).network
     network.words = Summed(network.words.weight)
     if isinstance(network.allocator, Allocator):
         network.allocator = Ranked(network.allocator)
@@ -191,9 +197,9 @@ def _questions(model: Path, data: Path) -> tuple[np.ndarray, np.ndarray, np.ndar
 
     And the shares (M, A) as model.evaluate has them: all questions of 50 images at once.
     """
-    subject = trained.load(model)
+    subject = saved_model.load(model)
     split = manifest.read_split(manifest.read(data), "test")
-    source = pool(data, split, subject.senses, subject.answers)
+    source = split_reader(data, split, subject.preprocessor, subject.answers)
     images, words, shares = [], [], []
     for start in range(0, source.images, 50):
         batch = source.read(range(start, min(start + 50, source.images)), 0)

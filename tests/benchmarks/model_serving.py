@@ -30,10 +30,11 @@ import psutil
 import torch
 from PIL import Image
 
-from model import text, trained
-from model.answering import Answerer, Instance
-from model.files import sha256_hex
+from model.dataset import vocabulary
+from model.network import saved_model
 from model.network.network import Network, Sizes
+from model.program.files import sha256_hex
+from model.serving.predictor import Instance, Predictor
 
 QUESTION = "what is the texture of the red object"
 WIDTH, REPEATS, BLOCK = 64, 300, 25
@@ -63,16 +64,16 @@ def main() -> None:
 
 
 def _ways(client: http.client.HTTPConnection, release: Path) -> dict[str, Callable[[], object]]:
-    subject, answerer = trained.load(release), Answerer(release, 1)
+    subject, predictor = saved_model.load(release), Predictor(release, 1)
     image = _image()
     pixels = torch.from_numpy(np.asarray(Image.open(io.BytesIO(image)).convert("RGB")).copy())
-    words = torch.from_numpy(subject.senses.read([QUESTION]))[None]
+    words = torch.from_numpy(subject.preprocessor.tokenize([QUESTION]))[None]
     one = {"image": base64.b64encode(image).decode(), "question": QUESTION}
     bodies = [json.dumps({"instances": [one] * n}).encode() for n in (1, 16)]
     instance = Instance(image, QUESTION)
     return {
         "bare network": lambda: _ask(subject.network, pixels[None], words),
-        "answerer (decode, words)": lambda: answerer.answer([instance]),
+        "predictor (decode, words)": lambda: predictor.answer([instance]),
         "health": lambda: _send(client, "GET", "/health"),
         "HTTP, 1 question": lambda: _send(client, "POST", "/predict", bodies[0]),
         "HTTP, 16 questions": lambda: _send(client, "POST", "/predict", bodies[1]),
@@ -133,9 +134,11 @@ def _ask(network: Network, pixels: torch.Tensor, words: torch.Tensor) -> None:
 
 def _release(folder: Path) -> Path:
     release = folder / "v1"
-    words, answers = text.vocabulary([QUESTION]), ("rows", "columns", "checks")
+    words, answers = vocabulary.build([QUESTION]), ("rows", "columns", "checks")
     sizes = Sizes(WIDTH, len(words) + 1, len(answers), "none")
-    trained.save(release, sizes, Network(sizes).state_dict(), words, answers, "sha256:0")
+    saved_model.save_plain(
+        release, sizes, Network(sizes).state_dict(), words, answers, "sha256:0"
+    )
     lines = [f"{sha256_hex(p.read_bytes())}  {p.name}\n" for p in sorted(release.iterdir())]
     (release / "MANIFEST").write_text("".join(lines))
     return release

@@ -21,14 +21,15 @@ from pathlib import Path
 
 import torch
 
-from model import generating, manifest, text
-from model.batches import Batches, dice, pool
-from model.learner import loss_sum
+from model.dataset import manifest, vocabulary
+from model.dataset.batches import Batches, batch_generator, split_reader
+from model.dataset.preprocessing import PlainPreprocessor
+from model.generated import generator
 from model.network.network import Network, Sizes
-from model.senses import Plain
-from model.session import train
-from model.settings import TrainSettings
-from model.watch import Saving
+from model.program.settings import TrainSettings
+from model.training.callbacks import CheckpointSaver
+from model.training.loss import loss_sum
+from model.training.run import train
 
 STEPS, ROUNDS, IMAGES, SEED = 60, 5, 16, 5
 SHARED_STEPS = 150  # by one process and by two
@@ -40,7 +41,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        generating.generate(URI, folder / "data")
+        generator.generate(URI, folder / "data")
         _reading(folder / "data")
         _lightning(folder)
         _processes(folder)
@@ -65,7 +66,7 @@ def _lightning(folder: Path) -> None:
     print(f"a checkpoint stalls {1e3 * stall:.1f} ms: {share:.2%} of {CHECKPOINT_S} s")
 
 
-class Timed(Saving):
+class Timed(CheckpointSaver):
     """Notes the processor time after each step, and how long each checkpoint took."""
 
     def __init__(self, every_s: float) -> None:
@@ -86,16 +87,18 @@ def _plain_loop(folder: Path) -> tuple[list[float], list[float]]:
     reading each batch."""
     whole = manifest.read(folder)
     split = manifest.read_split(whole, "train")
-    words = text.vocabulary(split.questions)
-    source = pool(folder, split, Plain(tuple(words)), whole.answers)
+    words = vocabulary.build(split.questions)
+    source = split_reader(folder, split, PlainPreprocessor(tuple(words)), whole.answers)
     torch.manual_seed(SEED)
     network = Network(Sizes(64, len(words) + 1, len(whole.answers), "none"))
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
     spent, reads = [], []
     for batch in islice(Batches(source, SEED, IMAGES, 0, 0, 1), STEPS):
         start = time.process_time()
-        thrown = network.explore(IMAGES, batch.word_BQL.shape[1], dice(SEED, batch.number))
-        reply = network(batch.image_BPP3, batch.word_BQL, thrown)
+        drawn = network.explore(
+            IMAGES, batch.word_BQL.shape[1], batch_generator(SEED, batch.number)
+        )
+        reply = network(batch.image_BPP3, batch.word_BQL, drawn)
         optimizer.zero_grad()
         (loss_sum(reply, batch) / batch.whole_questions).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -115,8 +118,8 @@ def source_cost(source, number: int) -> float:
 def _reading(folder: Path) -> None:
     whole = manifest.read(folder)
     split = manifest.read_split(whole, "train")
-    words = tuple(text.vocabulary(split.questions))
-    source = pool(folder, split, Plain(words), whole.answers)
+    words = tuple(vocabulary.build(split.questions))
+    source = split_reader(folder, split, PlainPreprocessor(words), whole.answers)
     start = time.process_time()
     for _ in islice(Batches(source, SEED, IMAGES, 0, 0, 1), 100):
         pass

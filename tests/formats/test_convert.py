@@ -7,15 +7,15 @@ import re
 import pyarrow.parquet as pq
 import pytest
 
-from model import checking, manifest
-from model.errors import BadInput
-from model.files import file_sha256
+from model.dataset import checks, manifest
 from model.formats import convert as convert_module
-from model.formats import sealing
+from model.formats import truth_hash
 from model.formats.convert import convert
 from model.formats.sources import FORMATS
 from model.metrics import predictions
 from model.metrics.score import score
+from model.program.errors import BadInput
+from model.program.files import file_sha256
 
 
 def quiet(phase, done, of):
@@ -351,7 +351,7 @@ BROKEN = {
     "a file that is cut off": (
         "gqa",
         lambda root: cut(root / "questions/val_balanced_questions.json"),
-        r"val_balanced_questions.json is not the JSON that it should be",
+        r"val_balanced_questions.json is not the expected JSON",
     ),
     "a file that is missing": (
         "gqa",
@@ -361,7 +361,7 @@ BROKEN = {
     "a file that is there twice": (
         "vizwiz",
         lambda root: (root / "val.json").write_text("[]"),
-        r"val.json is there twice",
+        r"val.json exists twice",
     ),
     "a field that is missing": (
         "gqa",
@@ -380,7 +380,7 @@ BROKEN = {
     "a split without questions": (
         "vizwiz",
         lambda root: (root / "Annotations/val.json").write_text("[]"),
-        r"val leaves no image for test",
+        r"val has no image left for test",
     ),
     "bytes that are no text": (
         "vizwiz",
@@ -390,7 +390,7 @@ BROKEN = {
     "half a character": (
         "vizwiz",
         lambda root: edit(root / "Annotations/val.json", lambda v: v[0].update(image="\ud83d")),
-        r"half a character",
+        r"an unpaired surrogate",
     ),
 }
 
@@ -462,8 +462,8 @@ def test_what_people_said_is_part_of_the_fingerprint(made):
     data = manifest.read(folder)
     rewrite_truth(folder, lambda answers: ["maroon", *answers[1:]])
     with pytest.raises(BadInput, match="what people said changed after it was written"):
-        checking.check(folder, data.fingerprint, 1)
-    rows = sealing.Rows()
+        checks.check(folder, data.fingerprint, 1)
+    rows = truth_hash.Rows()
     for batch in pq.ParquetFile(folder / "truth.parquet").iter_batches():
         rows.add(batch)
     edit(folder / "conversion.json", lambda s: s.update(rows_sha256=rows.sha256))
@@ -476,4 +476,4 @@ def test_the_fingerprint_does_not_depend_on_who_wrote_the_parquet_file(made):
     before = (folder / "truth.parquet").read_bytes()
     rewrite_truth(folder, lambda answers: answers, compression="gzip", row_group_size=3)
     assert (folder / "truth.parquet").read_bytes() != before
-    checking.check(folder, manifest.read(folder).fingerprint, 1)
+    checks.check(folder, manifest.read(folder).fingerprint, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from model.files import file_sha256
+from model.program.files import file_sha256
 
 GQA = json.loads((Path(__file__).parent / "data/gqa.json").read_text())
 ROOT = Path(__file__).parents[2]

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from model.errors import BadInput
 from model.metrics import predictions
 from model.metrics.score import score
+from model.program.errors import BadInput
 
 
 def vqav2(questions=4):
@@ -85,7 +85,7 @@ def test_ids_may_be_written_as_text(run):
         ([{"question_id": 0, "answer": 2}], r"question 0: answer is 2; expected a string"),
         (["red"], r"prediction 1: found 'red'; expected an object"),
         ({"question_id": 0}, r"expecting '\[' at character 0"),
-        ('[{"question_id": 0, "answer": "re', r"is not the JSON that it should be"),
+        ('[{"question_id": 0, "answer": "re', r"is not the expected JSON"),
         ("", r"expecting '\[' at character 0"),
         ('[{"question_id": 0, "answer": "red"}]]', r"something follows the end"),
         ('[{"question_id": 0, "answer": "\\ud83d"}]', r"without a prediction"),
@@ -97,7 +97,7 @@ def test_a_wrong_results_file_is_refused(run, given, message):
 
 
 def test_half_a_character_is_refused(run):
-    with pytest.raises(BadInput, match="half a character"):
+    with pytest.raises(BadInput, match="an unpaired surrogate"):
         run(json.dumps(answers("red", "red", "red", "\ud83d")))
 
 
@@ -192,14 +192,14 @@ def test_vizwiz_scores_answerability_only_where_it_is_predicted(tmp_path):
     assert found.metrics["average_precision"].value == 1
     assert found.metrics["f1_score"].value == pytest.approx(0.8)
     assert vizwiz(tmp_path, [None] * 4).left_out == {
-        "answerability": "the predictions do not say `answerable`"
+        "answerability": "the predictions do not give `answerable`"
     }
 
 
 @pytest.mark.parametrize(
     ("sure", "message"),
     [
-        ([0, 1, None, 1], "says `answerable` of 3 of 4 questions"),
+        ([0, 1, None, 1], "gives `answerable` for 3 of 4 questions"),
         ([0, 1, "yes", 1], "answerable is 'yes'; expected a finite number"),
         ([0, 1, float("nan"), 1], "answerable is nan; expected a finite number"),
     ],

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape, unescape
 
-from model.files import sha256_hex
+from model.program.files import sha256_hex
 
 TOKEN = "-".join(["a", "token", "of", "the", "test"])
 BUCKET = "bucket"

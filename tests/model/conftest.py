@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from model import generating, manifest
+from model.dataset import manifest
 from model.formats.convert import convert
-from model.pretrained import saved
+from model.generated import generator
+from model.pretrained import saved_model
 from model.pretrained.encoder import Encoder
-from model.pretrained.folder import version_of
-from model.pretrained.senses import PretrainedSenses
+from model.pretrained.encoder_files import version_of
+from model.pretrained.preprocessing import PretrainedPreprocessor
 from tests.model.cars import write_cars
 from tests.model.encoders import write_encoder
 from tests.model.runner import Runner
@@ -33,7 +34,7 @@ def programs(tmp_path):
 def small_data(tmp_path_factory) -> Path:
     """60 images with 6 questions each."""
     folder = tmp_path_factory.mktemp("small")
-    generating.generate(SMALL, folder)
+    generator.generate(SMALL, folder)
     return folder
 
 
@@ -73,8 +74,11 @@ def encoders(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def opened(encoders) -> dict[str, tuple[Encoder, PretrainedSenses]]:
-    return {kind: saved.open_encoder(path, version_of(path)) for kind, path in encoders.items()}
+def opened(encoders) -> dict[str, tuple[Encoder, PretrainedPreprocessor]]:
+    return {
+        kind: saved_model.open_encoder(path, version_of(path))
+        for kind, path in encoders.items()
+    }
 
 
 @pytest.fixture(scope="session")

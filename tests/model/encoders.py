@@ -18,7 +18,7 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
-from model.pretrained.senses import PretrainedSenses
+from model.pretrained.preprocessing import PretrainedPreprocessor
 
 WORDS = "what color is the red green car a of how many people yes no are there it does say"
 VISION = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2}
@@ -160,7 +160,7 @@ def png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def seen_by(senses: PretrainedSenses, *sizes: tuple[int, int]) -> torch.Tensor:
+def seen_by(preprocessor: PretrainedPreprocessor, *sizes: tuple[int, int]) -> torch.Tensor:
     """Pictures of these sizes as the network takes them, (B, P, P, 3)."""
-    found = [senses.see(png(picture(*size)), "a picture")[0] for size in sizes]
+    found = [preprocessor.load_image(png(picture(*size)), "a picture")[0] for size in sizes]
     return torch.from_numpy(np.stack(found))

@@ -8,15 +8,18 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from model import console, data, evaluate, train
+from model import data, evaluate, train
+from model.program import console
 
 PROGRAMS = {
     "data": (data.main, ["config", "output"], ["check"]),
@@ -24,7 +27,7 @@ PROGRAMS = {
     "evaluate": (evaluate.main, ["config", "data", "model", "output"], []),
 }
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["model.session", "model.evaluate", "model.data"])
+FORKS.set_forkserver_preload(["model.training.run", "model.evaluate", "model.data"])
 
 
 @dataclass
@@ -43,7 +46,8 @@ class Program:
         return self.process.exitcode
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        os.kill(self.process.pid, number)
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(self.process.pid, number)
 
     @property
     def text(self) -> str:
@@ -62,7 +66,7 @@ class Program:
         deadline = time.monotonic() + timeout_s
         while not ready():
             assert time.monotonic() < deadline, f"not seen in {timeout_s} s:\n{self.text}"
-            assert self.process.exitcode is None, f"ended too early:\n{self.text}"
+            assert self.process.exitcode is None or ready(), f"ended too early:\n{self.text}"
             time.sleep(0.005)
 
 
@@ -93,6 +97,32 @@ class Runner:
         program = Program(process, log)
         self.started.append(program)
         return program
+
+    def end_midway(
+        self,
+        ready: Callable[[], object],
+        *arguments: Any,
+        output: Path,
+        by: int = signal.SIGKILL,
+        forget: Callable[[], object] = lambda: None,
+        **more: Any,
+    ) -> Program:
+        """Start it and send the signal `by` once it is `ready`.
+
+        A busy machine may wake the test after the program has ended: then `forget` removes what
+        lies outside of `output`, and it starts once more from nothing.
+        """
+        for _ in range(10):
+            program = self.start(*arguments, output=output, **more)
+            program.wait_for(lambda p=program: p.process.exitcode is not None or ready(), 120)
+            if program.process.exitcode is None:
+                program.kill(by)
+            if program.end() == (75 if by == signal.SIGTERM else -by):
+                return program
+            assert program.end() == 0, program.text
+            shutil.rmtree(output)
+            forget()
+        raise AssertionError("it always ended before the signal")
 
     def run(self, name: str, config: Mapping[str, Any], **more: Any) -> Program:
         program = self.start(name, config, **more)

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from model import checking, detail, generating, manifest, sort_of_clevr
-from model.bmp import encode_bmp
-from model.errors import BadInput
-from model.files import sha256_hex
+from model.dataset import checks, manifest
+from model.generated import detail, generator, sort_of_clevr
+from model.generated.bmp import encode_bmp
+from model.program.errors import BadInput
+from model.program.files import sha256_hex
 
 DEMO = "generate://detail?images=8000&questions=16&seed=7"
 DEMO_FINGERPRINT = "sha256:3764dcb732dcaa6e13b95edd8d52bc0082f2f0c7515bac774a37e7478ae9ae98"
@@ -39,16 +40,16 @@ def copied(small_data, tmp_path):
 
 
 def test_the_demo_s_fingerprint_is_the_pinned_one(tmp_path):
-    assert generating.generate(DEMO, tmp_path).fingerprint == DEMO_FINGERPRINT
+    assert generator.generate(DEMO, tmp_path).fingerprint == DEMO_FINGERPRINT
 
 
 def test_generation_is_the_same_after_an_interruption(small_data, tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "000003.bmp").write_bytes(b"torn")
     (tmp_path / "manifest.parquet").write_bytes(b"torn")
-    found = generating.generate("generate://detail?images=60&questions=6&seed=3", tmp_path)
+    found = generator.generate("generate://detail?images=60&questions=6&seed=3", tmp_path)
     assert found.fingerprint == manifest.read(small_data).fingerprint == SMALL_FINGERPRINT
-    checking.check(tmp_path, SMALL_FINGERPRINT, 1)
+    checks.check(tmp_path, SMALL_FINGERPRINT, 1)
 
 
 def test_pictures_do_not_depend_on_what_is_drawn_with_them():
@@ -96,22 +97,31 @@ def test_a_bitmap_reads_back_as_it_was_drawn():
 @pytest.mark.parametrize(
     ("uri", "found"),
     [
-        ("generate://detail?images=60&questions=6", "other settings"),
-        ("generate://detail?images=60&questions=6&seed=3&seed=4", "other settings"),
-        ("generate://detail?images=60&questions=6&seed=3&colour=red", "other settings"),
-        ("generate://detail?images=-60&questions=6&seed=3", "other settings"),
-        ("generate://detail?images=6e1&questions=6&seed=3", "other settings"),
+        ("generate://detail?images=60&questions=6", "wrong parameters"),
+        ("generate://detail?images=60&questions=6&seed=3&seed=4", "wrong parameters"),
+        ("generate://detail?images=60&questions=6&seed=3&colour=red", "wrong parameters"),
+        ("generate://detail?images=-60&questions=6&seed=3", "wrong parameters"),
+        ("generate://detail?images=6e1&questions=6&seed=3", "wrong parameters"),
         ("generate://detail?images=60&questions=19&seed=3", "questions (=19)"),
         ("generate://sort-of-clevr?images=60&questions=37&seed=3", "questions (=37)"),
         ("generate://detail?images=9&questions=6&seed=3", "images (=9)"),
-        ("generate://details?images=60&questions=6&seed=3", "names no generated data set"),
-        ("generate://detail/x?images=60&questions=6&seed=3", "names no generated data set"),
-        ("https://detail?images=60&questions=6&seed=3", "names no generated data set"),
+        (
+            "generate://details?images=60&questions=6&seed=3",
+            "is not the address of a generated data set",
+        ),
+        (
+            "generate://detail/x?images=60&questions=6&seed=3",
+            "is not the address of a generated data set",
+        ),
+        (
+            "https://detail?images=60&questions=6&seed=3",
+            "is not the address of a generated data set",
+        ),
     ],
 )
 def test_an_address_is_read_strictly(uri, found):
     with pytest.raises(BadInput) as refused:
-        generating.parse_uri(uri)
+        generator.parse_uri(uri)
     assert found in str(refused.value)
 
 
@@ -161,9 +171,9 @@ DAMAGES = {
     "undecodable image": (not_an_image, "000000.bmp cannot be decoded as an image"),
     "empty split": (lambda f: rewrite(f, without_val),
                     "split 'val' has 0 questions"),
-    "single answer": (lambda f: rewrite(f, only("rows")), "has the only answer 'rows'"),
+    "single answer": (lambda f: rewrite(f, only("rows")), "has only one answer, 'rows'"),
     "image in two splits": (lambda f: rewrite(f, leak), "of split"),
-    "question twice": (lambda f: rewrite(f, repeat), "is asked"),
+    "question twice": (lambda f: rewrite(f, repeat), "is asked twice about image"),
 }  # fmt: skip
 
 
@@ -172,7 +182,7 @@ def test_each_damage_is_found_and_named(copied, damage):
     spoil, found = DAMAGES[damage]
     spoil(copied)
     with pytest.raises(BadInput) as refused:
-        checking.check(copied, _version(copied), 10)
+        checks.check(copied, _version(copied), 10)
     assert found in str(refused.value)
 
 
@@ -226,7 +236,7 @@ def test_a_data_set_of_ours_can_be_brought_from_a_folder(
     output = tmp_path / "out"
     config = dataset_config(uri=str(small_data), format="arr-coc")
     assert programs.run("data", config, output=output).end() == 0
-    checking.check(output, SMALL_FINGERPRINT, 10)
+    checks.check(output, SMALL_FINGERPRINT, 10)
     done = (output / "dataset.json").stat().st_mtime_ns
     assert programs.run("data", config, output=output).end() == 0
     assert (output / "dataset.json").stat().st_mtime_ns == done
@@ -299,7 +309,7 @@ def box_around(cells):
 
 
 def test_the_boxes_of_what_is_counted_are_read_back_as_they_were_written(tmp_path):
-    data = generating.generate(
+    data = generator.generate(
         "generate://sort-of-clevr?images=20&questions=12&seed=5", tmp_path
     )
     split = manifest.read_split(data, "train")

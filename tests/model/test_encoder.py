@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from model import manifest
-from model.batches import pool
-from model.errors import BadInput
-from model.files import sha256_hex
-from model.pretrained import folder, saved
+from model.dataset import manifest
+from model.dataset.batches import split_reader
+from model.pretrained import encoder_files, saved_model
+from model.program.errors import BadInput
+from model.program.files import sha256_hex
 from tests.model.encoders import (
     QUESTIONS,
     picture,
@@ -33,19 +33,19 @@ KINDS = ("clip", "siglip")
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pixels_tokens_and_features_are_those_that_transformers_gave(opened, kind):
-    encoder, senses = opened[kind]
+    encoder, preprocessor = opened[kind]
     expected = REFERENCE[kind]
-    tokens = torch.from_numpy(senses.read(QUESTIONS))
+    tokens = torch.from_numpy(preprocessor.tokenize(QUESTIONS))
     assert tokens.tolist() == expected["tokens"]
-    pixels = seen_by(senses, (50, 37), (33, 90), (32, 32)).permute(0, 3, 1, 2).float()
-    made = senses.preprocessing
+    pixels = seen_by(preprocessor, (50, 37), (33, 90), (32, 32)).permute(0, 3, 1, 2).float()
+    made = preprocessor.image_transform
     mean, std = (torch.tensor(x)[:, None, None] for x in (made.mean, made.std))
     normal = (pixels * made.factor - mean) / std
-    patches = encoder.see(normal).flatten(1, 2)
+    patches = encoder.encode_image(normal).flatten(1, 2)
     found = {
         "pixels": normal[:, :, ::5, ::7],
         "patches": patches[:, ::37, ::5],
-        "texts": encoder.read(tokens)[:, ::3, ::3],
+        "texts": encoder.encode_text(tokens)[:, ::3, ::3],
     }
     for name, values in found.items():
         assert torch.allclose(
@@ -58,10 +58,10 @@ def test_what_a_published_file_leaves_out_is_the_default_of_its_kind(tmp_path, k
     path = write_encoder(tmp_path / kind, kind)
     edit(path / "config.json", lambda config: config.pop("vision_config"))
     edit(path / "config.json", lambda config: config["text_config"].pop("hidden_size"))
-    plan = saved.encoder.read_plan(path)
-    assert (plan.image.width, plan.image.layers, plan.pixels) == (768, 12, 224)
-    assert plan.patch == {"clip": 32, "siglip": 16}[kind]
-    assert plan.text.width == {"clip": 512, "siglip": 768}[kind]
+    config = saved_model.encoder.read_config(path)
+    assert (config.image.width, config.image.layers, config.pixels) == (768, 12, 224)
+    assert config.patch == {"clip": 32, "siglip": 16}[kind]
+    assert config.text.width == {"clip": 512, "siglip": 768}[kind]
 
 
 def edit(path, change):
@@ -125,7 +125,7 @@ UNUSABLE = {
     "another part": (lambda p: weights_with(p, "decoder.bias"), "hold 'decoder.bias'"),
     "half of the weights": (lambda p: halved(p / "model.safetensors"), "does not hold"),
     "half of config.json": (lambda p: halved(p / "config.json"), "cannot be read"),
-    "half of the tokenizer": (lambda p: halved(p / "tokenizer.json"), "is no tokenizer"),
+    "half of the tokenizer": (lambda p: halved(p / "tokenizer.json"), "is not a tokenizer"),
     "a tokenizer without ends": (
         lambda p: edit(p / "tokenizer.json", lambda t: t.update(post_processor=None)),
         "ends different texts in different ways",
@@ -145,29 +145,29 @@ def test_an_encoder_that_cannot_be_used_is_one_clear_error(tmp_path, case):
     path = write_encoder(tmp_path / "encoder")
     change(path)
     with pytest.raises(BadInput, match=told):
-        saved.open_encoder(path, folder.version_of(path))
+        saved_model.open_encoder(path, encoder_files.version_of(path))
 
 
-@pytest.mark.parametrize("name", folder.FILES)
+@pytest.mark.parametrize("name", encoder_files.FILES)
 def test_one_changed_byte_is_another_encoder(encoders, tmp_path, name):
     path = tmp_path / "encoder"
     shutil.copytree(encoders["clip"], path)
-    pinned = folder.version_of(path)
+    pinned = encoder_files.version_of(path)
     data = bytearray((path / name).read_bytes())
     data[-9] ^= 1
     (path / name).write_bytes(data)
     with pytest.raises(BadInput, match=f"expected {pinned}, which is pinned"):
-        saved.open_encoder(path, pinned)
+        saved_model.open_encoder(path, pinned)
 
 
 def test_the_digest_is_what_sha256sum_says(encoders):
     command = "cd {} && sha256sum {} | sha256sum".format(
-        encoders["clip"], " ".join(folder.FILES)
+        encoders["clip"], " ".join(encoder_files.FILES)
     )
     told = subprocess.run(
         [shutil.which("bash"), "-c", command], capture_output=True, text=True, check=True
     )
-    assert folder.version_of(encoders["clip"]) == f"sha256:{told.stdout.split()[0]}"
+    assert encoder_files.version_of(encoders["clip"]) == f"sha256:{told.stdout.split()[0]}"
 
 
 SETTINGS = [
@@ -194,7 +194,7 @@ def test_a_preprocessing_that_is_not_ours_is_refused(encoders, tmp_path, changed
         json.dumps(preprocessing("clip", 32) | changed)
     )
     with pytest.raises(BadInput, match=told):
-        saved.open_encoder(path, folder.version_of(path))
+        saved_model.open_encoder(path, encoder_files.version_of(path))
 
 
 def test_sizes_may_be_plain_numbers_as_in_older_files(encoders, tmp_path):
@@ -203,15 +203,15 @@ def test_sizes_may_be_plain_numbers_as_in_older_files(encoders, tmp_path):
     (path / "preprocessor_config.json").write_text(
         json.dumps(preprocessing("clip", 32) | {"size": 32, "crop_size": 32})
     )
-    _, senses = saved.open_encoder(path, folder.version_of(path))
-    assert senses.preprocessing.shortest == senses.pixels == 32
+    _, preprocessor = saved_model.open_encoder(path, encoder_files.version_of(path))
+    assert preprocessor.image_transform.shortest == preprocessor.pixels == 32
 
 
 def test_a_picture_too_elongated_is_refused_and_not_blown_up(opened):
     thin = png(np.zeros((1, 60_000, 3), np.uint8))
-    with pytest.raises(BadInput, match="60000 × 1 pixels; expected a picture less elongated"):
-        opened["clip"][1].see(thin, "image x")
-    assert opened["siglip"][1].see(thin, "image x")[0].shape == (32, 32, 3)
+    with pytest.raises(BadInput, match="60000 × 1 pixels; expected a less elongated image"):
+        opened["clip"][1].load_image(thin, "image x")
+    assert opened["siglip"][1].load_image(thin, "image x")[0].shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize(
@@ -224,37 +224,23 @@ def test_a_picture_too_elongated_is_refused_and_not_blown_up(opened):
     ],
 )
 def test_it_is_known_what_part_of_a_picture_is_seen(opened, kind, size, view):
-    _, found = opened[kind][1].see(png(picture(*size)), "x")
+    _, found = opened[kind][1].load_image(png(picture(*size)), "x")
     assert found == pytest.approx(view)
 
 
-def test_boxes_are_told_within_what_is_seen(opened):
+def test_boxes_are_told_within_what_is_seen(opened, tmp_path):
     """Of a picture of 64 × 32 the columns 16 to 48 are seen, in regions of 8 pixels."""
     network_sees = opened["clip"][1]
     boxes = np.array([[16, 0, 24, 8], [40, 24, 60, 32], [0, 0, 10, 32], [-1, -1, -1, -1]])
     split = split_of("a.png", boxes)
-    place = Pathless({"a.png": png(picture(64, 32))})
-    batch = pool(place, split, network_sees, ("yes", "no")).read([0], 0)
+    (tmp_path / "a.png").write_bytes(png(picture(64, 32)))
+    batch = split_reader(tmp_path, split, network_sees, ("yes", "no")).read([0], 0)
     assert batch.region_BQ.tolist() == [[0, -1, -1, -1]]  # the middle of the second is outside
     shown = batch.box_BQ4[0]
     assert shown[0].tolist() == [-1, -1, -0.5, -0.5]
     assert shown[1].tolist() == [0.5, 0.5, 1, 1]  # cut off at the edge
     assert shown[2, 0] == shown[2, 2] == -1  # nothing of it is seen
     assert shown[3].tolist() == [0, 0, 0, 0]
-
-
-class Pathless:
-    """A folder whose files are in memory."""
-
-    def __init__(self, files):
-        self._files = files
-
-    def __truediv__(self, name):
-        return self
-
-    def read_bytes(self):
-        (data,) = self._files.values()
-        return data
 
 
 def split_of(name, boxes):

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from model import manifest, text, trained
-from model.files import sha256_hex
+from model.dataset import manifest, vocabulary
+from model.network import saved_model
 from model.network.network import Network, Sizes
+from model.program.files import sha256_hex
 
 CONFIG_KEYS = ("compute",)
 
@@ -19,11 +20,11 @@ CONFIG_KEYS = ("compute",)
 def untrained(small_data, tmp_path_factory):
     torch.manual_seed(0)
     data = manifest.read(small_data)
-    words = text.vocabulary(manifest.read_split(data, "train").questions)
+    words = vocabulary.build(manifest.read_split(data, "train").questions)
     sizes = Sizes(16, len(words) + 1, len(data.answers), "none")
     folder = tmp_path_factory.mktemp("untrained")
     weights = Network(sizes).state_dict()
-    trained.save(folder, sizes, weights, words, data.answers, data.fingerprint)
+    saved_model.save_plain(folder, sizes, weights, words, data.answers, data.fingerprint)
     return folder
 
 
@@ -76,5 +77,5 @@ def test_a_damaged_model_is_one_clear_error(
     output = tmp_path / "scores"
     program = programs.run("evaluate", config, data=small_data, model=model, output=output)
     assert program.end() == 2, program.text
-    assert program.last_line.startswith("error: no whole model in")
+    assert program.last_line.startswith("error: no complete model in")
     assert not output.exists()

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from model import manifest
-from model.agreed import Agreement
-from model.batches import Batches, pool
-from model.learner import count_right, loss_sum
+from model.dataset import manifest
+from model.dataset.batches import Batches, split_reader
+from model.dataset.soft_targets import SoftTargets
 from model.metrics.score import score
 from model.network.allocator import bought
 from model.network.levels import offer_of_token, places
-from model.pretrained import truth
+from model.pretrained import answers
 from model.pretrained.levels import pooled
 from model.pretrained.network import PretrainedNetwork, Sizes
+from model.training.loss import count_right, loss_sum
 from tests.model.encoders import QUESTIONS, seen_by
+from tests.model.gradients import ROUNDING, largest_gradients
 
 KINDS = ("clip", "siglip")
 ABLATIONS = (
@@ -43,9 +44,9 @@ def network(opened):
 
 @pytest.mark.parametrize(("ablation", "kind"), [*itertools.product(ABLATIONS, KINDS)])
 def test_the_budget_is_exact(network, opened, ablation, kind):
-    _, senses = opened[kind]
-    pixels = seen_by(senses, (50, 37), (32, 32))
-    tokens = torch.from_numpy(senses.read(QUESTIONS)).expand(2, -1, -1)
+    _, preprocessor = opened[kind]
+    pixels = seen_by(preprocessor, (50, 37), (32, 32))
+    tokens = torch.from_numpy(preprocessor.tokenize(QUESTIONS)).expand(2, -1, -1)
     level_BQR = network(ablation, kind)(pixels, tokens).level_BQR
     assert (bought(level_BQR).float() @ TOKENS_BY_OFFER).unique().tolist() == [64]
 
@@ -54,13 +55,13 @@ def test_the_budget_is_exact(network, opened, ablation, kind):
 def test_the_answer_s_gradient_reaches_all_that_is_ours_and_nothing_of_the_encoder(
     network, opened, ablation
 ):
-    net, (encoder, senses) = network(ablation), opened["clip"]
-    tokens = torch.from_numpy(senses.read(QUESTIONS[:2]))[None]
-    thrown = net.explore(1, 2, torch.Generator().manual_seed(0))
-    reply = net(seen_by(senses, (50, 37)), tokens, thrown)
-    torch.nn.functional.cross_entropy(reply.answer_BQA[0], torch.tensor([1, 3])).backward()
-    unmoved = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum()]
-    assert unmoved == []
+    encoder, preprocessor = opened["clip"]
+    tokens = torch.from_numpy(preprocessor.tokenize(QUESTIONS[:2]))[None]
+    pixels = seen_by(preprocessor, (50, 37))
+    largest = largest_gradients(
+        lambda draw: network(ablation, seed=draw), lambda _: (pixels, tokens)
+    )
+    assert [name for name, norm in largest.items() if norm < ROUNDING] == []
     frozen = [*encoder._image.parameters(), *encoder._text.parameters()]
     assert frozen
     assert not any(p.requires_grad or p.grad is not None for p in frozen)
@@ -85,7 +86,7 @@ def test_an_ablation_removes_the_parameters(network, ablation, part):
 
 
 def test_uniform_detail_does_not_follow_relevance(network, opened):
-    tokens = torch.from_numpy(opened["clip"][1].read(QUESTIONS))[None]
+    tokens = torch.from_numpy(opened["clip"][1].tokenize(QUESTIONS))[None]
     pixels = seen_by(opened["clip"][1], (50, 37))
     assert network("uniform-lod")(pixels, tokens).level_BQR.unique().tolist() == [1]
     assert network()(pixels, tokens).level_BQR.unique().tolist() == [0, 1, 2]
@@ -93,10 +94,10 @@ def test_uniform_detail_does_not_follow_relevance(network, opened):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_does_not_depend_on_what_is_asked_beside_it(network, opened, kind):
-    net, (_, senses) = network(kind=kind).eval(), opened[kind]
-    pixels = seen_by(senses, (50, 37))
-    alone = net(pixels, torch.from_numpy(senses.read(QUESTIONS[2:3]))[None])
-    beside = net(pixels, torch.from_numpy(senses.read(QUESTIONS))[None])
+    net, (_, preprocessor) = network(kind=kind).eval(), opened[kind]
+    pixels = seen_by(preprocessor, (50, 37))
+    alone = net(pixels, torch.from_numpy(preprocessor.tokenize(QUESTIONS[2:3]))[None])
+    beside = net(pixels, torch.from_numpy(preprocessor.tokenize(QUESTIONS))[None])
     assert torch.allclose(alone.answer_BQA[0, 0], beside.answer_BQA[0, 2], atol=1e-5)
 
 
@@ -116,8 +117,8 @@ def test_any_number_of_patches_gives_the_same_tokens_on_offer(patches):
 
 def test_the_answers_are_the_most_frequent_ones(cars):
     split = manifest.read_split(manifest.read(cars), "train")
-    assert truth.most_frequent(split, 99) == ("green", "no", "red", "yes")
-    often = truth.most_frequent(split, 2)
+    assert answers.most_frequent(split, 99) == ("green", "no", "red", "yes")
+    often = answers.most_frequent(split, 2)
     assert len(often) == 2
     assert set(often) < {"green", "no", "red", "yes"}
 
@@ -126,33 +127,33 @@ def test_every_answer_is_worth_what_the_benchmark_gives_for_it(cars, tmp_path):
     """Score each answer as if it were the prediction, by the evaluator of results files."""
     data = manifest.read(cars)
     split = manifest.read_split(data, "test")
-    answers = ("dark red", "green", "no", "red", "yes")
-    agreed = truth.agreement(cars, "test", split.ids, answers)
-    for number, answer in enumerate(answers):
+    choices = ("dark red", "green", "no", "red", "yes")
+    targets = answers.soft_targets(cars, "test", split.ids, choices)
+    for number, answer in enumerate(choices):
         path = tmp_path / f"{number}.json"
         said = [{"question_id": int(name), "answer": answer} for name in split.ids]
         path.write_text(json.dumps(said))
         rows = score("vqav2", path, cars).questions.to_pylist()
         worth = {row["question_id"]: row["correct"] for row in rows}
-        found = (agreed.score_NJ * (agreed.candidate_NJ == number)).sum(axis=1)
+        found = (targets.score_NJ * (targets.candidate_NJ == number)).sum(axis=1)
         assert found.tolist() == pytest.approx([worth[name] for name in split.ids])
-    assert 0 < agreed.score_NJ[agreed.candidate_NJ == 0].max() < 1  # two of ten said it
+    assert 0 < targets.score_NJ[targets.candidate_NJ == 0].max() < 1  # two of ten said it
 
 
 def test_a_data_set_of_one_answer_a_question_has_no_agreement(small_data):
     split = manifest.read_split(manifest.read(small_data), "train")
-    assert truth.agreement(small_data, "train", split.ids, ("rows",)) is None
+    assert answers.soft_targets(small_data, "train", split.ids, ("rows",)) is None
 
 
 def test_the_loss_is_least_where_likelihoods_are_the_scores(network, opened, cars):
     split = manifest.read_split(manifest.read(cars), "train")
-    net, (_, senses) = network(), opened["clip"]
-    agreed = Agreement(
+    net, (_, preprocessor) = network(), opened["clip"]
+    soft_targets = SoftTargets(
         np.tile([0, 3], (len(split.ids), 1)), np.tile([0.9, 0.3], (len(split.ids), 1))
     )
-    batch = pool(cars, split, senses, ("red", "no", "yes", "dark red", "x"), agreed).read(
-        [0], 0
-    )
+    batch = split_reader(
+        cars, split, preprocessor, ("red", "no", "yes", "dark red", "x"), soft_targets
+    ).read([0], 0)
     reply = net(batch.image_BPP3, batch.word_BQL)
     losses = {}
     for share in (0.65, 0.75, 0.85):
@@ -166,7 +167,7 @@ def test_the_loss_is_least_where_likelihoods_are_the_scores(network, opened, car
 
 def test_batches_of_the_profile_can_be_read_by_forked_workers(opened, cars):
     split = manifest.read_split(manifest.read(cars), "train")
-    source = pool(cars, split, opened["clip"][1], ("red", "green"))
+    source = split_reader(cars, split, opened["clip"][1], ("red", "green"))
     loader = torch.utils.data.DataLoader(
         Batches(source, 1, 4, 0, 0, 1), batch_size=None, num_workers=1
     )

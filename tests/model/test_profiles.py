@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from model import settings
+from model.program import settings
 
 FULL = Path(__file__).parents[2] / "model/profiles/full"
 

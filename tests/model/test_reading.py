@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model import generating
+from model.generated import generator
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
@@ -19,14 +19,15 @@ READ = """
 import re, resource, sys
 from itertools import islice
 from pathlib import Path
-from model import manifest, text
-from model.batches import Batches, pool
-from model.senses import Plain
+from model.dataset import manifest
+from model.dataset import vocabulary
+from model.dataset.batches import Batches, split_reader
+from model.dataset.preprocessing import PlainPreprocessor
 
 whole = manifest.read(Path(sys.argv[1]))
 split = manifest.read_split(whole, "train")
-senses = Plain(tuple(text.vocabulary(split.questions)))
-source = pool(whole.folder, split, senses, whole.answers)
+preprocessor = PlainPreprocessor(tuple(vocabulary.build(split.questions)))
+source = split_reader(whole.folder, split, preprocessor, whole.answers)
 batches = iter(Batches(source, 1, 16, 0, 0, 1))
 next(batches)
 used = int(re.search(r"VmData:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
@@ -52,7 +53,7 @@ def read(*arguments):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux what is used")
 def test_epochs_are_read_of_more_than_fits_into_memory(tmp_path):
     """Twice 59 MiB of pixels in 8 MiB, in which they cannot be kept."""
-    generating.generate("generate://detail?images=4000&questions=1&seed=11", tmp_path)
+    generator.generate("generate://detail?images=4000&questions=1&seed=11", tmp_path)
     done = read(tmp_path, ROOM, 2, "drop")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 14 * ROOM

@@ -1,7 +1,6 @@
 """Checkpoints in a bucket: the same training, over a real S3 protocol and one of GCS's."""
 
 import json
-import signal
 import time
 
 import boto3
@@ -9,8 +8,8 @@ import botocore.exceptions
 import pytest
 from moto.server import ThreadedMotoServer
 
-from model.checkpoints import NAME, Bucket
-from model.files import sha256_hex
+from model.program.files import sha256_hex
+from model.training.checkpoints import NAME, Bucket
 from tests.model.buckets import TOKEN, FakeGcs
 from tests.model.runner import Runner
 
@@ -103,10 +102,11 @@ def killed(at, programs, small_data, train_config, tmp_path):
     s3, output = client(at), tmp_path / "trained"
     config = train_config(checkpointing__uri=URI)
     again = {"config": config, "environment": at, "data": small_data, "output": output}
-    program = programs.start("train", **again)
-    program.wait_for(lambda: len(kept := objects(s3)) >= 2 and step(kept[-1]) >= 3)
-    program.kill()
-    assert program.end() == -signal.SIGKILL
+    arguments = {name: value for name, value in again.items() if name != "config"}
+    programs.end_midway(
+        lambda: len(kept := objects(s3)) >= 2 and 3 <= step(kept[-1]) < 25,
+        "train", config, forget=lambda: empty(s3), **arguments,
+    )  # fmt: skip
     assert not (output / "training.json").exists()
     assert not (output / "checkpoints").exists()
     return again
@@ -120,7 +120,7 @@ def test_killed_with_9_it_goes_on_from_the_bucket_to_the_same_end(
     again = programs.run("train", **killed)
     assert again.end() == 0, again.text
     assert training(output)["resumed_from_steps"] == [newest]
-    assert f"the newest checkpoint is of step {newest}" in again.text
+    assert f"resuming from the checkpoint of step {newest}" in again.text
     assert weights(output) == weights(undisturbed)
     assert (output / "curves.csv").read_text() == (undisturbed / "curves.csv").read_text()
     assert len(objects(s3)) == 2  # checkpointing.keep
@@ -137,7 +137,10 @@ def test_a_truncated_newest_object_falls_back_to_the_one_before(
     s3.put_object(Bucket="bucket", Key=newest, Body=whole[:-100])
     again = programs.run("train", **killed)
     assert again.end() == 0, again.text
-    assert f"checkpoint {newest.rpartition('/')[2]} is damaged; falling back" in again.text
+    assert (
+        f"checkpoint {newest.rpartition('/')[2]} is damaged; trying the one before it"
+        in again.text
+    )
     assert training(output)["resumed_from_steps"] == [step(before)]
     assert weights(output) == weights(undisturbed)
 

@@ -19,14 +19,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model import evaluate, manifest, text, trained
-from model.answering import Answerer, Instance, Prediction, parse
-from model.errors import BadInput
-from model.files import sha256_hex
+from model import evaluate
+from model.dataset import manifest, vocabulary
+from model.network import saved_model
 from model.network.network import Network, Sizes
-from model.release import verify
+from model.program.errors import BadInput
+from model.program.files import sha256_hex
 from model.serve import read_address
-from model.web import AT_ONCE_BYTES, AT_ONCE_S, application
+from model.serving.app import AT_ONCE_BYTES, AT_ONCE_S, application
+from model.serving.predictor import Instance, Prediction, Predictor, parse
+from model.serving.release import verify
 
 QUESTION = "what is the texture of the red object"
 ENVIRONMENT = {
@@ -48,9 +50,11 @@ def release(tmp_path_factory):
     """An untrained network, sealed."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("releases") / "v7"
-    words, answers = text.vocabulary([QUESTION]), ("rows", "columns", "checks")
+    words, answers = vocabulary.build([QUESTION]), ("rows", "columns", "checks")
     sizes = Sizes(16, len(words) + 1, len(answers), "none")
-    trained.save(folder, sizes, Network(sizes).state_dict(), words, answers, "sha256:0")
+    saved_model.save_plain(
+        folder, sizes, Network(sizes).state_dict(), words, answers, "sha256:0"
+    )
     seal(folder)
     return folder
 
@@ -205,11 +209,11 @@ def test_what_serves_answers_as_it_was_scored(small_data, train_config, tmp_path
     """Scores are of many questions of many images at once; a server is asked one by one."""
     torch.manual_seed(0)
     data = manifest.read(small_data)
-    words = text.vocabulary(manifest.read_split(data, "train").questions)
+    words = vocabulary.build(manifest.read_split(data, "train").questions)
     sizes = Sizes(32, len(words) + 1, len(data.answers), "none")
     model, scores = tmp_path / "model", tmp_path / "scores"
     weights = Network(sizes).state_dict()
-    trained.save(model, sizes, weights, words, data.answers, data.fingerprint)
+    saved_model.save_plain(model, sizes, weights, words, data.answers, data.fingerprint)
     config = tmp_path / "evaluate.json"
     config.write_text(json.dumps({"compute": train_config()["compute"]}))
     evaluate.main(config, small_data, model, scores)
@@ -217,28 +221,30 @@ def test_what_serves_answers_as_it_was_scored(small_data, train_config, tmp_path
         row["question_id"]: row
         for row in pq.read_table(small_data / "manifest.parquet").to_pylist()
     }
-    answerer = Answerer(model, 1)
+    predictor = Predictor(model, 1)
     predictions = pq.read_table(scores / "predictions.parquet").to_pylist()
     assert len({one["predicted"] for one in predictions}) > 1
     for one in predictions:
         row = rows[one["question_id"]]
         image = (small_data / row["image"]).read_bytes()
-        [found] = answerer.answer([Instance(image, row["question"])])
+        [found] = predictor.answer([Instance(image, row["question"])])
         assert found.answer == one["predicted"]
         assert found.confidence == pytest.approx(one["confidence"], abs=1e-4)
 
 
 class Told:
-    """Answers what it is told, after a while; notes the thread that asked."""
+    """Answers what it is told, once `may_answer` is set; notes the thread that asked."""
 
     instances_max = 64
 
-    def __init__(self, seconds, takes_s=0.0, fault=None):
-        self.seconds, self.takes_s, self.fault, self.asked_by = seconds, takes_s, fault, None
+    def __init__(self, seconds, fault=None):
+        self.seconds, self.fault, self.asked_by = seconds, fault, None
+        self.may_answer = threading.Event()
+        self.may_answer.set()
 
     def answer(self, instances):
         self.asked_by = threading.current_thread()
-        time.sleep(self.takes_s)
+        assert self.may_answer.wait(60)
         if self.fault:
             raise self.fault
         return [Prediction("red", 0.5)] * len(instances)
@@ -278,13 +284,17 @@ def test_only_a_small_request_to_a_quick_network_is_answered_where_it_arrived(
 
 
 def test_health_is_answered_while_a_large_request_is_computed():
-    app = application(Told(0.001, takes_s=0.5), "v7", "/health", "/predict")
+    told = Told(0.001)
+    told.may_answer.clear()
+    app = application(told, "v7", "/health", "/predict")
 
     async def both():
         large = asyncio.create_task(ask(app, [LARGE]))
-        await asyncio.sleep(0.1)
+        while told.asked_by is None:
+            await asyncio.sleep(0.01)
         assert (await ask(app, [b""], "GET", "/health"))[0] == 200
         assert not large.done()
+        told.may_answer.set()
         assert (await large)[0] == 200
 
     asyncio.run(both())
@@ -309,7 +319,8 @@ def test_a_fault_of_ours_is_a_500_that_tells_no_secret_and_is_logged():
 
 def test_a_server_loads_no_more_than_answering_needs():
     """Each library costs every start of every server its share of a second."""
-    code = "import model.serve, model.answering, model.web, sys; print(*sys.modules)"
+    modules = "model.serve, model.serving.predictor, model.serving.app"
+    code = f"import {modules}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "torch" in loaded

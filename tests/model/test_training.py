@@ -2,13 +2,18 @@
 
 import json
 import signal
+import time
 
 import pytest
 import torch
 
-from model import generating, trained
-from model.files import sha256_hex
-from model.steps import Resume, Steps
+from model.generated import generator
+from model.network import saved_model
+from model.program.files import sha256_hex
+from model.program.settings import TrainSettings
+from model.training.callbacks import CheckpointSaver
+from model.training.run import train
+from model.training.step_log import Resume, StepLog
 from tests.model.runner import Runner
 
 
@@ -75,16 +80,16 @@ def test_killed_with_9_it_reaches_the_same_end(
     _, undisturbed, _ = through
     output = tmp_path / "trained"
     config = train_config(model__accumulate=2, model__hyperparameters__workers=workers)
-    program = programs.start("train", config, data=small_data, output=output)
-    program.wait_for(lambda: any(3 <= step(path) < 25 for path in checkpoints(output)))
-    program.kill()
-    assert program.end() == -signal.SIGKILL
+    programs.end_midway(
+        lambda: any(3 <= step(path) < 25 for path in checkpoints(output)),
+        "train", config, data=small_data, output=output,
+    )  # fmt: skip
     assert not (output / "training.json").exists()
     done, saved = reached(output), step(checkpoints(output)[-1])
     again = programs.run("train", config, data=small_data, output=output)
     assert again.end() == 0, again.text
     assert (resumed(output), lost(output)) == ([saved], [done - saved])
-    assert f"went on from step {saved}; {done - saved} steps done" in again.text
+    assert f"resumed from step {saved}; steps repeated: {done - saved}\n" in again.text
     assert curves(output) == curves(undisturbed)
     assert weights(output) == weights(undisturbed)
 
@@ -94,16 +99,16 @@ def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(
 ):
     config, undisturbed, _ = through
     output = tmp_path / "trained"
-    program = programs.start("train", config, data=small_data, output=output)
-    program.wait_for(lambda: len(checkpoints(output)) == 2)
-    program.kill()
-    program.end()
+    programs.end_midway(
+        lambda: len(checkpoints(output)) == 2,
+        "train", config, data=small_data, output=output,
+    )  # fmt: skip
     done = reached(output)
     before, newest = checkpoints(output)
     newest.write_bytes(newest.read_bytes()[:-100])
     again = programs.run("train", config, data=small_data, output=output)
     assert again.end() == 0, again.text
-    assert f"checkpoint {newest.name} is damaged; falling back" in again.text
+    assert f"checkpoint {newest.name} is damaged; trying the one before it" in again.text
     assert (resumed(output), lost(output)) == ([step(before)], [done - step(before)])
     assert lost(output) > [0]
     assert weights(output) == weights(undisturbed)
@@ -113,10 +118,10 @@ def test_sigterm_saves_and_exits_with_75(through, programs, small_data, train_co
     _, undisturbed, _ = through
     output = tmp_path / "trained"
     never = train_config(model__accumulate=2, checkpointing__every_s=1e6)
-    program = programs.start("train", never, data=small_data, output=output)
-    program.wait_for(lambda: program.progress and program.progress[-1]["done"] >= 3)
-    program.kill(signal.SIGTERM)
-    assert program.end() == 75
+    program = programs.end_midway(
+        lambda: since_start(output) >= 3,
+        "train", never, data=small_data, output=output, by=signal.SIGTERM,
+    )  # fmt: skip
     assert program.last_line.startswith("error: stopped by SIGTERM at step")
     (saved,) = checkpoints(output)
     again = programs.run("train", never, data=small_data, output=output)
@@ -129,7 +134,7 @@ def test_killed_again_and_again_it_counts_every_lost_step(
     programs, small_data, train_config, tmp_path
 ):
     output, reaches = tmp_path / "trained", []
-    never = train_config(checkpointing__every_s=1e6)
+    never = train_config(checkpointing__every_s=1e6, model__steps_max=150)
     for wanted in (3, 5):
         program = programs.start("train", never, data=small_data, output=output)
         program.wait_for(lambda least=wanted: since_start(output) >= least)
@@ -164,12 +169,71 @@ def since_start(folder):
 def test_lost_steps_are_told_from_the_run_s_own_log(tmp_path, log, step, known, expected):
     if log is not None:
         (tmp_path / "steps.log").write_text(log)
-    steps = Steps(tmp_path)
-    steps.begin(step, known)
+    steps = StepLog(tmp_path)
+    steps.start(step, known)
     assert [(one.step, one.lost) for one in steps.resumes] == expected
-    again = Steps(tmp_path)  # killed at once
-    again.begin(step, [])
+    again = StepLog(tmp_path)  # killed at once
+    again.start(step, [])
     assert [(one.step, one.lost) for one in again.resumes][: len(expected)] == expected
+
+
+class Killed(Exception):
+    """Stands for a kill at one moment."""
+
+
+class KilledWhenItStops(CheckpointSaver):
+    """Saves after every step; the training is lost right after it decided to stop early."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        trainer.save_checkpoint(f"step-{trainer.global_step:08d}")
+        while trainer.strategy.checkpoint_io.busy:
+            time.sleep(0.001)
+        if trainer.should_stop:
+            raise Killed
+
+
+@pytest.fixture
+def in_this_process():
+    """Training sets what is global; put it back."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    torch.use_deterministic_algorithms(False)
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_killed_after_it_decided_to_stop_early_it_does_not_train_on(
+    small_data, train_config, tmp_path
+):
+    never_better = {"every_steps": 4, "patience": 1, "min_delta": 1.0}
+    chosen = TrainSettings.model_validate(train_config(model__early_stopping=never_better))
+    undisturbed, output = tmp_path / "undisturbed", tmp_path / "trained"
+    train(chosen, small_data, undisturbed, CheckpointSaver(1e6))
+    stop = reached(undisturbed)
+    assert stop < 30
+    with pytest.raises(Killed):
+        train(chosen, small_data, output, KilledWhenItStops(1e6))
+    assert step(checkpoints(output)[-1]) == stop
+    train(chosen, small_data, output, CheckpointSaver(1e6))
+    assert (resumed(output), lost(output)) == ([stop], [0])
+    assert weights(output) == weights(undisturbed)
+    assert curves(output) == curves(undisturbed)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_killed_after_the_last_step_it_still_says_that_it_was_resumed(
+    small_data, train_config, tmp_path
+):
+    class KilledAtTheEnd(KilledWhenItStops):
+        def on_train_end(self, trainer, pl_module):
+            raise Killed
+
+    chosen = TrainSettings.model_validate(train_config(model__steps_max=3))
+    output = tmp_path / "trained"
+    with pytest.raises(Killed):
+        train(chosen, small_data, output, KilledAtTheEnd(1e6))
+    train(chosen, small_data, output, CheckpointSaver(1e6))
+    assert (resumed(output), lost(output)) == ([3], [0])
 
 
 def test_only_the_newest_checkpoints_are_kept(through):
@@ -215,7 +279,9 @@ def test_bf16_learns_as_32_does(programs, small_data, train_config, tmp_path):
         assert program.end() == 0, program.text
         row = next(r for r in (output / "curves.csv").read_text().split() if "train,10" in r)
         losses[precision] = float(row.split(",")[2])
-        assert {x.dtype for x in trained.load(output).network.parameters()} == {torch.float32}
+        assert {x.dtype for x in saved_model.load(output).network.parameters()} == {
+            torch.float32
+        }
     assert losses["bf16-mixed"] != losses["32"]
     assert losses["bf16-mixed"] == pytest.approx(losses["32"], rel=0.05)
 
@@ -250,7 +316,7 @@ def test_a_glance_is_trained_where_the_answer_s_object_is_told(
     programs, train_config, tmp_path
 ):
     data, output = tmp_path / "data", tmp_path / "trained"
-    generating.generate("generate://sort-of-clevr?images=40&questions=6&seed=3", data)
+    generator.generate("generate://sort-of-clevr?images=40&questions=6&seed=3", data)
     config = train_config(model__hyperparameters__glance=True, model__steps_max=8)
     assert programs.run("train", config, data=data, output=output).end() == 0
-    assert trained.load(output).network.glance is not None
+    assert saved_model.load(output).network.glance is not None

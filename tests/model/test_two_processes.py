@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from model.files import sha256_hex
+from model.program.files import sha256_hex
 
 
 def curve(folder):

@@ -19,13 +19,16 @@ import pytest
 import torch
 from PIL import Image
 
-from model import evaluate, manifest, settings, trained
-from model.errors import BadInput
-from model.files import sha256_hex
+from model import evaluate
+from model.dataset import manifest
 from model.formats.convert import convert
 from model.metrics.score import score
-from model.pretrained import folder
+from model.network import saved_model
+from model.pretrained import encoder_files
 from model.pretrained.network import PretrainedNetwork
+from model.program import settings
+from model.program.errors import BadInput
+from model.program.files import sha256_hex
 from tests.formats.conftest import WRITERS
 from tests.model.runner import Runner
 
@@ -38,7 +41,7 @@ def vqa_config(train_config, encoders):
         parameters = {
             "width": 16, "ablation": "none", "workers": 0, "profile": "vqa",
             "encoder": str(encoders["clip"]),
-            "encoder_version": folder.version_of(encoders["clip"]), "answers_max": 4,
+            "encoder_version": encoder_files.version_of(encoders["clip"]), "answers_max": 4,
         }  # fmt: skip
         return train_config(
             model__hyperparameters=parameters, model__learning_rate=0.01, **changes
@@ -81,14 +84,14 @@ def test_it_trains_in_bf16_as_the_shipped_profile_does(programs, cars, vqa_confi
 
 def test_only_arr_coc_is_trained_and_saved_and_the_encoder_comes_along(through, encoders):
     output, _ = through
-    model = trained.load(output)
+    model = saved_model.load(output)
     assert isinstance(model.network, PretrainedNetwork)
     record = json.loads((output / "training.json").read_text())
     assert record["parameters"] == sum(p.numel() for p in model.network.parameters())
     ours = {f"network.{name}" for name in model.network.state_dict()}
     for path in (output / "checkpoints").glob("*.ckpt"):
         assert set(torch.load(path, weights_only=True)["state_dict"]) == ours
-    for name in folder.FILES:
+    for name in encoder_files.FILES:
         assert (output / "encoder" / name).read_bytes() == (
             encoders["clip"] / name
         ).read_bytes()
@@ -116,11 +119,11 @@ def test_every_benchmark_is_read_and_scored_by_its_own_rule(
     path = encoders["siglip"]
     chosen = settings.Hyperparameters(
         width=16, ablation="none", workers=0, profile="vqa", encoder=str(path),
-        encoder_version=folder.version_of(path), answers_max=3,
+        encoder_version=encoder_files.version_of(path), answers_max=3,
     )  # fmt: skip
-    subject = trained.begin(chosen, whole, manifest.read_split(whole, "train"))
+    subject = saved_model.untrained(chosen, whole, manifest.read_split(whole, "train"))
     model, output = tmp_path / "model", tmp_path / "scores"
-    trained.keep(model, subject, subject.network.state_dict())
+    saved_model.save(model, subject, subject.network.state_dict())
     compute = written(tmp_path, {"compute": train_config()["compute"]})
     evaluate.main(compute, data, model, output)
     scores = json.loads((output / "scores.json").read_text())
@@ -132,10 +135,10 @@ def test_every_benchmark_is_read_and_scored_by_its_own_rule(
 
 def test_killed_with_9_it_reaches_the_same_end(through, programs, cars, vqa_config, tmp_path):
     output = tmp_path / "trained"
-    program = programs.start("train", vqa_config(), data=cars, output=output)
-    program.wait_for(lambda: any(3 <= step < 25 for step in checkpoints(output)))
-    program.kill()
-    assert program.end() == -signal.SIGKILL
+    programs.end_midway(
+        lambda: any(3 <= step < 25 for step in checkpoints(output)),
+        "train", vqa_config(), data=cars, output=output,
+    )  # fmt: skip
     again = programs.run("train", vqa_config(), data=cars, output=output)
     assert again.end() == 0, again.text
     assert json.loads((output / "training.json").read_text())["resumed_from_steps"]
@@ -162,7 +165,7 @@ def test_two_processes_train_over_one_encoder(programs, cars, vqa_config, tmp_pa
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert program.returncode == 0, program.stderr
-    assert isinstance(trained.load(output).network, PretrainedNetwork)
+    assert isinstance(saved_model.load(output).network, PretrainedNetwork)
 
 
 def written(place, config):
@@ -268,4 +271,4 @@ def test_a_release_whose_encoder_has_one_changed_byte_never_listens(release, tmp
     assert process.returncode == 2
     assert "encoder/model.safetensors has SHA-256" in said.splitlines()[-1]
     with pytest.raises(BadInput, match="which is pinned"):
-        trained.load(place)  # evaluation has no MANIFEST to hold it against
+        saved_model.load(place)  # evaluation has no MANIFEST to hold it against

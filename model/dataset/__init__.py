@@ -1,0 +1,1 @@
+"""Data sets on the disk, and how they become batches."""

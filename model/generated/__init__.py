@@ -1,0 +1,1 @@
+"""Data sets that are drawn, not collected: pictures, questions and their answers."""

@@ -1,0 +1,1 @@
+"""What every program needs: console, settings, errors, files and paths."""

@@ -1,0 +1,1 @@
+"""Serving a release over HTTP."""

@@ -1,0 +1,1 @@
+"""Training: the loop, its losses, checkpoints, and the processes that share the work."""
