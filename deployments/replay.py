@@ -1,19 +1,12 @@
 """Live traffic with a known truth: held-out questions sent to an endpoint at a steady rate.
 
-    python -m deployments.replay CONFIG ENDPOINT --requests FILE --per-s N --output FILE
+    python -m deployments.replay CONFIG ENDPOINT --requests FILE --per-s N [--seconds S]
 
 Open loop: a question is sent when it is due, however long earlier answers take. It ends
 after --seconds, or when its standard input is closed, which the system does when whoever
-started it dies. The tally is replaced whole, twice a second:
-
-    {"total": T, "versions": {version: T}, "shadows": {version: S}, "late": N}
-    T = {"sent", "failed", "labelled", "correct"}
-    S = {"compared", "differed"}
-
-`failed` had no answer, or one that is not 200; `labelled` were answered and their truth is
-known; `late` were sent more than half a second after they were due. While the endpoint
-mirrors requests to a version (SHADOW), the same share of the questions is also put to that
-version by name, and the two answers are compared where both came.
+started it dies. What the answers were worth is recorded with the place's telemetry, twice a
+second. While the endpoint mirrors requests to a version, the same share of the questions is
+also put to that version by name, and the two answers are compared where both came.
 """
 
 import argparse
@@ -22,102 +15,46 @@ import os
 import select
 import subprocess
 import sys
-import threading
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from deployments import Endpoint, Json, Reply, connect
+from deployments import Endpoint, Place, connect
+from deployments.files import write_whole
+from deployments.questions import Outcomes, Sender, read_requests
 from policy.config import Config, load_config, parse_config
-from policy.errors import DataError, EndpointError, JobFailed
+from policy.errors import EndpointSilent, JobFailed, StoreError
 
-THREADS = 8
-_WRITE_EVERY_S = 0.5
-_LATE_S = 0.5
+_RECORD_EVERY_S = 0.5
+_KEPT = 100  # replays whose totals are kept, for each endpoint
 
 
 @dataclass(frozen=True)
-class Question:
-    """One line of requests.jsonl, see model/README.md."""
+class Sent:
+    """Questions sent. `failed` had no answer, or one that is not 200; `late` were sent more
+    than half a second after they were due."""
 
-    instance: Json
-    answer: str
-    family: str
-
-    def judge(self, prediction: Json) -> bool:
-        """Whether a prediction gives the known answer."""
-        return isinstance(prediction, dict) and prediction.get("answer") == self.answer
-
-
-@dataclass
-class Tally:
-    """What was sent so far, by the version that answered; "" where none did."""
-
-    _counts: dict[str, Counter[str]] = field(default_factory=dict)
-    _shadows: dict[str, Counter[str]] = field(default_factory=dict)
-    _late: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, question: Question, reply: Reply, late_s: float) -> None:
-        good = reply.status == 200 and len(reply.predictions) == 1
-        correct = good and question.judge(reply.predictions[0])
-        new = {"sent": 1, "failed": not good, "labelled": good, "correct": correct}
-        with self._lock:
-            self._late += late_s > _LATE_S
-            self._counts.setdefault(reply.version, Counter()).update(new)
-
-    def compare(self, version: str, reply: Reply, shadow: Reply) -> None:
-        """Count a question that two versions were asked, if both answered."""
-        if reply.status == shadow.status == 200:
-            differed = _answers(reply) != _answers(shadow)
-            with self._lock:
-                counts = self._shadows.setdefault(version, Counter())
-                counts.update({"compared": 1, "differed": differed})
-
-    def record(self) -> Mapping[str, Json]:
-        with self._lock:
-            total = sum(self._counts.values(), Counter())
-            versions = {name: _whole(counts) for name, counts in self._counts.items()}
-            shadows = {name: dict(counts) for name, counts in self._shadows.items()}
-        parts = {"versions": versions, "shadows": shadows, "late": self._late}
-        return {"total": _whole(total), **parts}
-
-
-def read_requests(data: bytes) -> Sequence[Question]:
-    """Parse requests.jsonl. Raises DataError naming the line."""
-    questions = []
-    for number, line in enumerate(data.splitlines(), 1):
-        try:
-            questions.append(Question(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise DataError(
-                f"line {number} of the held-out requests: {error}",
-                expected='{"instance": …, "answer": …, "family": …}',
-            ) from error
-    if not questions:
-        raise DataError("there are no held-out requests", expected="at least one line")
-    return questions
+    sent: int = 0
+    failed: int = 0
+    late: int = 0
 
 
 @contextmanager
 def replaying(
     config: Config, endpoint: str, requests: Path, per_s: float
-) -> Iterator[Callable[[], Mapping[str, Json]]]:
-    """Replay while the block runs; yields a function that reads the tally so far.
+) -> Iterator[Callable[[], Sent]]:
+    """Replay while the block runs; yields a function that tells what was sent so far.
 
     The replay is a process of its own and ends with the block, or with this process however
-    that dies. Its tally stays in the endpoint's folder of tallies. Raises JobFailed at the
-    end if the replay failed.
+    that dies. What it recorded stays. Raises JobFailed at the end if the replay failed.
     """
-    output = tallies(config, endpoint) / f"{time.time_ns()}-{uuid.uuid4().hex[:6]}.json"
-    write_tally(output, Tally())
-    command = [sys.executable, "-m", "deployments.replay", "-", endpoint]
-    command += ["--requests", str(requests), "--per-s", str(per_s), "--output", str(output)]
+    source = f"replay-{time.time_ns()}-{uuid.uuid4().hex[:6]}"
+    total = _total_of(connect(config), endpoint, source)
+    command = [sys.executable, "-m", "deployments.replay", "-", endpoint, "--source", source]
+    command += ["--requests", str(requests), "--per-s", str(per_s)]
     far_end, lifeline = os.pipe()
     process = subprocess.Popen(command, stdin=far_end, start_new_session=True)
     os.close(far_end)
@@ -126,16 +63,101 @@ def replaying(
             # The configuration as it is here, not as its file may be by now.
             pipe.write(config.model_dump_json() + "\n")
             pipe.flush()
-            yield lambda: json.loads(output.read_text())
+            yield lambda: _read(total)
     finally:
         code = _end_of(process)
     if code != 0:
         raise JobFailed(
             f"the replay to {endpoint} ended with exit code {code}",
             exit_code=code,
-            holds="its tally has what was sent until then",
+            holds="what was answered until then is recorded",
             do="read the error that it left in the log of this run",
         )
+
+
+def replayed(place: Place, endpoint: str) -> Sent:
+    """What the last replays to an endpoint sent from this machine, all together."""
+    totals = [_read(path) for path in _totals(place, endpoint).glob("*.json")]
+    return Sent(
+        sent=sum(one.sent for one in totals),
+        failed=sum(one.failed for one in totals),
+        late=sum(one.late for one in totals),
+    )
+
+
+def main() -> None:
+    asked = _arguments()
+    config = (
+        parse_config(sys.stdin.readline(), "standard input")
+        if asked.config == "-"
+        else load_config(Path(asked.config))
+    )
+    questions = read_requests(asked.requests.read_bytes())
+    place = connect(config)
+    endpoint = place.endpoint(asked.endpoint)
+    while not _serves(endpoint):  # the first version of all gets traffic once it has weight
+        if _let_go(0.2):
+            return
+    _forget_old_totals(place, asked.endpoint)
+    outcomes = Outcomes()
+    sender = Sender(endpoint, questions, asked.per_s, outcomes)
+    deadline = time.monotonic() + asked.seconds
+    while time.monotonic() < deadline and not _let_go(_RECORD_EVERY_S):
+        sender.look_for_mirrors()
+        try:
+            _record(place, asked.endpoint, asked.source, outcomes)
+        except StoreError as error:
+            print(f"warning: not recorded, tried again: {error}", file=sys.stderr)
+    sender.stop()
+    _record(place, asked.endpoint, asked.source, outcomes)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m deployments.replay")
+    parser.add_argument("config", help="a configuration file; - reads it as one line of input")
+    parser.add_argument("endpoint")
+    parser.add_argument("--requests", type=Path, required=True, help="requests.jsonl")
+    parser.add_argument("--per-s", type=float, required=True)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    new = f"replay-{time.time_ns()}-{uuid.uuid4().hex[:6]}"
+    parser.add_argument("--source", default=new, help="the name that it records under")
+    return parser.parse_args()
+
+
+def _serves(endpoint: Endpoint) -> bool:
+    try:
+        return bool(endpoint.observe().weights)
+    except EndpointSilent:
+        return False
+
+
+def _record(place: Place, endpoint: str, source: str, outcomes: Outcomes) -> None:
+    """Raises StoreError; the next record has all of it."""
+    labels, compared, total = outcomes.known()
+    place.telemetry.record(endpoint, source, labels, compared)
+    sent = Sent(total["sent"], total["failed"], total["late"])
+    write_whole(_total_of(place, endpoint, source), json.dumps(asdict(sent)))
+
+
+def _total_of(place: Place, endpoint: str, source: str) -> Path:
+    return _totals(place, endpoint) / f"{source}.json"
+
+
+def _totals(place: Place, endpoint: str) -> Path:
+    return place.scratch / "replays" / endpoint
+
+
+def _read(path: Path) -> Sent:
+    try:
+        return Sent(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return Sent()  # nothing was sent yet, or the scratch folder is gone
+
+
+def _forget_old_totals(place: Place, endpoint: str) -> None:
+    """Their names begin with the time."""
+    for path in sorted(_totals(place, endpoint).glob("*.json"))[:-_KEPT]:
+        path.unlink(missing_ok=True)
 
 
 def _end_of(process: subprocess.Popen[bytes]) -> int:
@@ -146,111 +168,10 @@ def _end_of(process: subprocess.Popen[bytes]) -> int:
         return process.wait()
 
 
-def tallies(config: Config, endpoint: str) -> Path:
-    """Where the tallies of an endpoint are kept."""
-    from deployments.local.layout import layout_of
-
-    folder = layout_of(config.root).tallies(endpoint)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-class Sender:
-    """Sends question i at i / per_s seconds from its start, by several threads."""
-
-    def __init__(
-        self, endpoint: Endpoint, questions: Sequence[Question], per_s: float, tally: Tally
-    ) -> None:
-        self._endpoint, self._questions, self._tally = endpoint, questions, tally
-        self._per_s, self._start = per_s, time.monotonic()
-        self._turns, self._lock, self._stop = count(), threading.Lock(), threading.Event()
-        self.shadows: Mapping[str, int] = {}
-        self._threads = [
-            threading.Thread(target=self._work, daemon=True) for _ in range(THREADS)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(timeout=12)
-
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                turn = next(self._turns)
-            due = self._start + turn / self._per_s
-            if self._stop.wait(max(0, due - time.monotonic())):
-                return
-            self._ask(turn, time.monotonic() - due)
-
-    def _ask(self, turn: int, late_s: float) -> None:
-        question = self._questions[turn % len(self._questions)]
-        reply = self._endpoint.send(None, [question.instance])
-        self._tally.add(question, reply, late_s)
-        for version, percent in self.shadows.items():
-            if (turn + 1) * percent // 100 > turn * percent // 100:  # an even share of turns
-                shadow = self._endpoint.send(version, [question.instance])
-                self._tally.compare(version, reply, shadow)
-
-
-def write_tally(output: Path, tally: Tally) -> None:
-    part = output.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps(tally.record()))
-    part.replace(output)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m deployments.replay")
-    parser.add_argument("config", help="a configuration file; - reads it as one line of input")
-    parser.add_argument("endpoint")
-    parser.add_argument("--requests", type=Path, required=True, help="requests.jsonl")
-    parser.add_argument("--per-s", type=float, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="the tally")
-    parser.add_argument("--seconds", type=float, default=float("inf"))
-    asked = parser.parse_args()
-    config = (
-        parse_config(sys.stdin.readline(), "standard input")
-        if asked.config == "-"
-        else load_config(Path(asked.config))
-    )
-    questions = read_requests(asked.requests.read_bytes())
-    endpoint = connect(config).endpoint(asked.endpoint)
-    while not endpoint.weights():  # the first version of all gets traffic once it has weight
-        if _let_go(0.2):
-            return
-    tally = Tally()
-    sender = Sender(endpoint, questions, asked.per_s, tally)
-    deadline = time.monotonic() + asked.seconds
-    while time.monotonic() < deadline and not _let_go(_WRITE_EVERY_S):
-        sender.shadows = _mirrored(endpoint)
-        write_tally(asked.output, tally)
-    sender.stop()
-    write_tally(asked.output, tally)
-
-
-def _mirrored(endpoint: Endpoint) -> Mapping[str, int]:
-    try:
-        return endpoint.mirrored()
-    except EndpointError:
-        return {}  # the endpoint is away; the questions go on and are counted as failed
-
-
-def _answers(reply: Reply) -> Sequence[Json]:
-    return [p.get("answer") if isinstance(p, dict) else p for p in reply.predictions]
-
-
 def _let_go(wait_s: float) -> bool:
     """Wait, at most until standard input is closed; whether it is."""
     readable, _, _ = select.select([sys.stdin], [], [], wait_s)
     return bool(readable) and not os.read(sys.stdin.fileno(), 1024)
-
-
-def _whole(counts: Mapping[str, int]) -> Mapping[str, int]:
-    return {
-        name: int(counts.get(name, 0)) for name in ("sent", "failed", "labelled", "correct")
-    }
 
 
 if __name__ == "__main__":

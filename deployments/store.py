@@ -1,81 +1,43 @@
-"""The object store of every place, by obstore: a folder, gs://bucket/prefix or s3://…
+"""Open the store of a place: a folder on this disk, gs://bucket/prefix or s3://bucket/prefix.
 
-Three calls are all that the project needs of a store, so that a disk, GCS and S3 behave
-alike: objects are created once, never changed, and listed in order.
+A disk, GCS and S3 behave alike: objects are created once, never changed and listed in order;
+folders are uploaded and downloaded whole, checked by SHA-256.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from policy.errors import AlreadyExists, NotFound, StoreError
+from deployments import Store
+from deployments.stores.bucket import BucketStore
+from deployments.stores.disk import DiskStore
+from policy.errors import AlreadyExists, StoreError
+
+_PROBE = ".probe/create-if-absent"
 
 
-def open_store(root: str) -> "ObjectStore":
+def open_store(root: str, scratch: Path | None = None) -> DiskStore | BucketStore:
     """Open the store at `root`, a folder (made if missing) or an object-store URL.
 
-    Credentials come from the environment, as each cloud's own tools read them.
+    Credentials come from the environment, as each cloud's own tools read them. What is
+    downloaded from a bucket lies in `scratch`/downloads. Raises StoreError.
     """
-    from obstore.exceptions import BaseError
-    from obstore.store import LocalStore, from_url
-
-    try:
-        if "://" in root:
-            return ObjectStore(root, from_url(root))
-        folder = Path(root).absolute()
-        return ObjectStore(root, LocalStore(prefix=folder, mkdir=True))
-    except (BaseError, OSError) as error:
-        raise StoreError(
-            f"the store at {root} does not open: {_first_line(error)}",
-            expected="a writable folder, gs://bucket/prefix or s3://bucket/prefix",
-        ) from error
+    plain = root.removeprefix("file://")
+    return BucketStore(plain, scratch) if "://" in plain else DiskStore(plain)
 
 
-class ObjectStore:
-    """`deployments.Store` over obstore."""
+def require_create_if_absent(store: Store) -> None:
+    """Refuse a store in which the ledger would not be safe; call it once at start.
 
-    def __init__(self, root: str, store: Any) -> None:
-        self.root = root
-        self._store = store
-
-    def create(self, key: str, data: bytes) -> None:
-        """Write a new object, whole or not at all. Raises AlreadyExists, StoreError."""
-        from obstore.exceptions import AlreadyExistsError, BaseError
-
+    Some servers that speak S3 or GCS ignore the condition "only if it is absent": there the
+    second of two writers would silently win. Raises StoreError.
+    """
+    for _ in range(2):  # the first creation succeeds in a new store, the second never may
         try:
-            self._store.put(key, data, mode="create")
-        except AlreadyExistsError as error:
-            raise AlreadyExists(
-                f"{key} exists in {self.root}", holds="it is unchanged"
-            ) from error
-        except (BaseError, OSError) as error:
-            raise StoreError(
-                f"{key} was not written to {self.root}: {_first_line(error)}",
-                holds="nothing under that name was changed",
-                do="check the room and the rights there, then run again",
-            ) from error
-
-    def read(self, key: str) -> bytes:
-        """Return the object. Raises NotFound, StoreError."""
-        from obstore.exceptions import BaseError
-
-        try:
-            return bytes(self._store.get(key).bytes())
-        except FileNotFoundError as error:
-            raise NotFound(f"no {key} in {self.root}") from error
-        except (BaseError, OSError) as error:
-            raise StoreError(f"{key} in {self.root}: {_first_line(error)}") from error
-
-    def list(self, prefix: str) -> Sequence[str]:
-        """Keys under the folder `prefix`, in order."""
-        from obstore.exceptions import BaseError
-
-        try:
-            chunks = list(self._store.list(prefix.rstrip("/") + "/"))
-        except (BaseError, OSError) as error:
-            raise StoreError(f"{prefix} in {self.root}: {_first_line(error)}") from error
-        return sorted(entry["path"] for chunk in chunks for entry in chunk)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
+            store.create(_PROBE, b"")
+        except AlreadyExists:
+            return
+    raise StoreError(
+        f"the store at {store.root} ignores create-if-absent: {_PROBE} was created twice",
+        expected="that an object which exists cannot be created again",
+        holds="nothing was started",
+        do="use Google Cloud Storage, AWS S3, a server that honours If-None-Match, or a folder",
+    )

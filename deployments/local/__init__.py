@@ -28,16 +28,21 @@ def connect(config: Config, server: str = "model.serve", guard: "Guard | None" =
     from deployments.local.envoy.admin import Admin
     from deployments.local.jobs import LocalJobs
     from deployments.local.layout import layout_of
-    from deployments.local.servers import ENDPOINTS, admin_port, local_of
+    from deployments.local.servers import ports_of
+    from deployments.local.stack.health import health
     from deployments.local.telemetry import EnvoyTelemetry
     from deployments.store import open_store
 
-    admins = {name: Admin(name, admin_port(local_of(config), name)) for name in ENDPOINTS}
+    layout = layout_of(config)
+    store = open_store(config.root, layout.scratch)
+    admins = {name: Admin(name, ports_of(config, name).admin_port) for name in config.endpoints}
     return Place(
-        jobs=LocalJobs(config.compute),
-        store=open_store(config.root),
-        telemetry=EnvoyTelemetry(layout_of(config.root), admins),
+        jobs=LocalJobs(config.compute, store, layout.scratch),
+        store=store,
+        telemetry=EnvoyTelemetry(layout, admins),
         endpoints=endpoints_of(config, server, guard),
+        scratch=layout.scratch,
+        health=partial(health, config),
     )
 
 
@@ -47,14 +52,9 @@ def endpoints_of(
     """The endpoints alone, by name; see `connect`."""
     from deployments.local.endpoint import EnvoyEndpoint
     from deployments.local.layout import layout_of
-    from deployments.local.servers import guard_of, local_of, replicas_of
-    from deployments.releases.keys import trusted
     from deployments.store import open_store
 
-    local, layout = local_of(config), layout_of(config.root)
-    store, guard = open_store(config.root), guard or guard_of(config)
-    keys = partial(trusted, config)
+    store = open_store(config.root, layout_of(config).scratch)
     return {
-        name: EnvoyEndpoint(layout, name, local, store, guard, server, replicas, keys)
-        for name, replicas in replicas_of(config).items()
+        name: EnvoyEndpoint(config, name, store, server, guard) for name in config.endpoints
     }

@@ -4,12 +4,12 @@ import argparse
 import json
 import os
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
+from deployments import Health
 from deployments.local.stack import life as stack
-from deployments.local.stack.health import Health, health
+from deployments.local.stack.health import health
 from deployments.local.stack.orchestrator import environment
 from policy.config import load_config
 from policy.errors import ArrCocError
@@ -29,7 +29,7 @@ def main() -> int:
         # prefect.yaml takes these two from the environment.
         os.environ["ARR_COC_HOME"] = str(Path.cwd())
         os.environ["ARR_COC_CONFIG"] = str(asked.config.resolve())
-        stack.up(config, _say, deployments=not asked.no_deploy)
+        stack.up(config, _say, file=asked.config, deployments=not asked.no_deploy)
     elif asked.command == "down":
         stack.down(config, _say)
     elif asked.command == "env":
@@ -37,24 +37,17 @@ def main() -> int:
             _say(f"export {name}={value}")
     else:
         found = health(config)
-        _say(json.dumps(asdict(found), default=str) if asked.json else _table(found))
+        told = {"well": found.well, **asdict(found)}
+        _say(json.dumps(told) if asked.json else _table(found))
         return 0 if found.well else 1
     return 0
 
 
 def _table(found: Health) -> str:
-    lines = [
-        f"{p.program} {p.process if p.process != p.program else ''}".ljust(48)
-        + f"{p.state:10} pid {p.pid:<8} up {time.strftime('%H:%M:%S', time.gmtime(p.uptime_s))}"
-        for p in found.programs
-    ]
-    for endpoint in found.endpoints:
-        lines.append(f"endpoint {endpoint.name} at {endpoint.url}: {endpoint.problem or 'up'}")
-        lines += [
-            f"  {v.version:32} {v.weight:3} %  {'ready' if v.ready else 'not ready'}"
-            for v in endpoint.versions
-        ]
-    lines.append(f"Prefect at {found.prefect_url}: {'up' if found.prefect_up else 'down'}")
+    lines = []
+    for part in found.parts:
+        lines.append(f"{part.name:56} {part.state}")
+        lines += [f"  {line}" for line in part.problem.splitlines()]
     return "\n".join(lines)
 
 

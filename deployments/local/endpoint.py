@@ -2,157 +2,91 @@
 
 Nothing is remembered here: the servers stand in supervisord's conf.d, the split in Envoy
 and in the file that it loads at its start. So any process may call, and one that dies
-between two steps leaves something the next call completes.
+between two steps leaves something that the next `apply` completes.
 """
 
 import os
-import shutil
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import httpx
 
-from deployments import Json, Release, Reply, Store
+from deployments import Capability, Desired, Json, Observed, Reply, Server, Store
+from deployments.files import exclusive
 from deployments.local import loopback
 from deployments.local.envoy import configuration as envoy
 from deployments.local.envoy.admin import Admin
-from deployments.local.envoy.clusters import clusters
-from deployments.local.envoy.configuration import Guard, Server, Split
+from deployments.local.envoy.clusters import clusters, versions_in
+from deployments.local.envoy.configuration import Guard, Split
 from deployments.local.envoy.plane import DataPlane
 from deployments.local.envoy.routes import routes
-from deployments.local.files import alone
-from deployments.local.layout import Layout
-from deployments.local.servers import (
-    admin_port,
-    listener_port,
-    reserved_ports,
-    servers_of,
-)
-from deployments.local.stack.ports import find_free
-from deployments.local.supervisor.programs import Process, Supervisor, tail
-from deployments.local.supervisor.sections import Program
-from deployments.releases import folder as releases
-from deployments.releases.signing import Trusted
-from policy.config import Local
-from policy.errors import EndpointError, Unsupported
+from deployments.local.layout import layout_of
+from deployments.local.models import ModelServers
+from deployments.local.servers import guard_of, ports_of
+from deployments.local.warming import warm
+from deployments.orders import must_be_possible
+from policy.config import Config
+from policy.errors import Busy, EndpointError, EndpointSilent
 
-_CAPABILITIES = frozenset({"canary", "pin", "drain", "fallback", "mirror"})
+_LOCK_WAIT_S = 10
+_DRAIN_S = 1.0  # a call waits for requests no longer; a later one removes what is left
+_HEALTH_TIMEOUT_S = 2.0
 
 
 class EnvoyEndpoint:
     """`deployments.Endpoint` on this machine.
 
+    With two or more replicas, a server that is killed costs no request even where its version
+    has all the traffic.
+
     Args:
         server: the module that serves a release by the contract of model/README.md.
-        replicas: server processes per version. With two or more, one that is killed costs
-            no request even where its version has all the traffic.
-        trusted: gives the keys whose releases may serve, asked anew for each of them.
+        guard: what stands before the servers, if not what the configuration says.
     """
 
+    can: frozenset[Capability] = frozenset({"pin", "mirror", "fallback", "empty"})
+
     def __init__(
-        self,
-        layout: Layout,
-        name: str,
-        local: Local,
-        store: Store,
-        guard: Guard,
-        server: str,
-        replicas: int,
-        trusted: Callable[[], Trusted],
+        self, config: Config, name: str, store: Store, server: str, guard: Guard | None = None
     ) -> None:
-        self.name = name
-        self.url = f"http://127.0.0.1:{listener_port(local, name)}"
-        self._layout, self._local, self._store = layout, local, store
-        self._guard, self._server, self._replicas = guard, server, replicas
-        self._trusted = trusted
-        self._supervisor = Supervisor(layout)
-        self._plane = DataPlane(layout, name, Admin(name, admin_port(local, name)))
+        ports, layout = ports_of(config, name), layout_of(config)
+        self.name, self.url = name, loopback.url(ports.port)
+        self._guard = guard or guard_of(config)
+        self._models = ModelServers(config, name, store, server)
+        self._plane = DataPlane(layout, name, Admin(name, ports.admin_port))
+        self._lock = layout.endpoint(name) / "lock"
         token = os.environ.get(envoy.TOKENS, "").split(",")[0].strip()
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        self._client = loopback.client(self.url, headers=headers)
+        self._client = loopback.client(ports.port, headers=headers)
 
-    def deploy(self, release: Release) -> None:
-        with self._alone():
-            _must_be_plain(release.version)
-            split = self._plane.split()
-            self._start(release)
-            self._write_clusters(self._servers())
-            self._write_routes(self._servers(), split)
+    def observe(self) -> Observed:
+        split, present = self._plane.split(), self._models.present()
+        gave_up = self._models.gave_up(present)
+        servers = {
+            version: Server("failed", digest, reason)
+            for version, (digest, reason) in self._models.refused().items()
+        }
+        for server in present:
+            servers[server.version] = self._server(server, gave_up.get(server.version, ""))
+        return Observed(servers, split.weights, split.mirror)
 
-    def refresh(self) -> None:
-        """Write clusters and routes again as they should be, keeping the split."""
-        with self._alone():
-            servers, split = self._servers(), self._plane.split()
-            self._write_clusters(servers)
-            self._write_routes(servers, split)
+    def apply(self, desired: Desired) -> None:
+        must_be_possible(self.name, desired)
+        versions = [release.version for release in desired.releases]
+        with self._exclusive():
+            split, servers = self._plane.split(), self._models.present()
+            self._mend(servers)
+            servers = self._remove(self._replaced(servers, desired, split), servers, split)
+            servers, trouble = self._start(servers, desired)
+            split = self._route(servers, desired, split)
+            leaving = [server for server in servers if server.version not in versions]
+            self._remove(leaving, servers, split)
+            self._models.forget_refused(keep=versions)
+        if trouble:
+            raise trouble[0]
 
-    def deployed(self) -> Sequence[str]:
-        return [server.version for server in self._servers()]
-
-    def ready(self, version: str) -> bool:
-        self._must_be_deployed(version)
-        try:
-            reply = self._client.get(envoy.HEALTH_ROUTE, headers={envoy.PIN_HEADER: version})
-            if reply.status_code == 200:
-                return reply.headers.get(envoy.PIN_HEADER) == version
-        except httpx.TransportError:
-            pass  # not ready; whether it ever will be, its process tells
-        processes = self._processes(version)
-        if processes and all(process.gave_up for process in processes):
-            raise _never(self.name, version, processes[0])
-        return False
-
-    def weights(self) -> Mapping[str, int]:
-        return self._plane.split().weights
-
-    def set_weights(self, percent: Mapping[str, int], fallback: str | None = None) -> None:
-        """See the protocol. Answers that `fallback` gives instead show no weight."""
-        if percent and (sum(percent.values()) != 100 or min(percent.values()) < 0):
-            raise EndpointError(
-                f"weights {dict(percent)} of endpoint {self.name} add up to "
-                f"{sum(percent.values())}",
-                expected="percentages that add up to 100",
-                holds="the split is as it was",
-            )
-        with self._alone():
-            for version in {*percent, *filter(None, [fallback])}:
-                self._must_be_deployed(version)
-            servers, before = self._servers(), self._plane.split()
-            heaviest = max(percent, key=lambda version: percent[version], default="")
-            some = {version: share for version, share in percent.items() if share > 0}
-            still = (before.shadow, before.shadow_percent)
-            shadow = ("", 0) if before.shadow in some else still
-            after = Split(some, fallback or heaviest, *shadow)
-            self._write_routes(servers, after)
-
-    def mirror(self, version: str, percent: int) -> None:
-        """Send `version` copies of `percent` of the requests; 0 ends it. Idempotent.
-
-        Nobody sees its answers. Raises EndpointError if nothing serves or `version` does.
-        """
-        with self._alone():
-            self._must_be_deployed(version)
-            split = self._plane.split()
-            if not split.weights or split.weights.get(version):
-                raise EndpointError(
-                    f"requests of {self.name} cannot be mirrored to {version}; "
-                    f"the split is {dict(split.weights)}",
-                    expected="another version with the traffic",
-                    holds="nothing is mirrored to it",
-                )
-            wanted = (version, percent) if percent else ("", 0)
-            after = Split(split.weights, split.fallback, *wanted)
-            self._write_routes(self._servers(), after)
-
-    def mirrored(self) -> Mapping[str, int]:
-        """Which version gets copies of how many percent of the requests; empty for none."""
-        split = self._plane.split()
-        return {split.shadow: split.shadow_percent} if split.shadow else {}
-
-    def send(
+    def ask(
         self, version: str | None, instances: Sequence[Json], timeout_s: float = 10
     ) -> Reply:
         headers = {envoy.PIN_HEADER: version} if version else {}
@@ -163,107 +97,138 @@ class EnvoyEndpoint:
             )
         except httpx.TransportError as error:
             return Reply(0, "", (), time.perf_counter() - started, repr(error))
-        took_s = time.perf_counter() - started
-        return _reply(reply, took_s)
+        return _reply(reply, time.perf_counter() - started)
 
-    def undeploy(self, version: str) -> None:
-        with self._alone():
-            servers = self._servers()
-            stay = [server for server in servers if server.version != version]
-            split = self._plane.split()
-            if split.weights.get(version, 0) > 0:
+    def refresh(self) -> None:
+        """Guard the routes as configured now, keeping the split; mend damaged working copies.
+
+        Raises EndpointSilent.
+        """
+        with self._exclusive():
+            servers, split = self._models.present(), self._plane.split()
+            self._mend(servers)
+            self._write_clusters(servers)
+            self._write_routes(servers, split)
+
+    def _mend(self, servers: Sequence[envoy.Server]) -> None:
+        gave_up = self._models.gave_up(servers)
+        for server in servers:
+            if server.version in gave_up:
+                self._models.mend(server)
+
+    def _replaced(
+        self, servers: Sequence[envoy.Server], desired: Desired, split: Split
+    ) -> Sequence[envoy.Server]:
+        """Servers whose version is desired with other bytes. Raises EndpointError."""
+        digests = {release.version: release.digest for release in desired.releases}
+        found = [s for s in servers if digests.get(s.version, s.digest) != s.digest]
+        for server in found:
+            if share := split.weights.get(server.version):
                 raise EndpointError(
-                    f"{version} has {split.weights[version]} % of endpoint {self.name}",
-                    expected="weight 0",
+                    f"endpoint {self.name}: {server.version} is deployed with digest "
+                    f"{server.digest[:12]} and has {share} %",
+                    expected=f"digest {digests[server.version][:12]}, or no weight",
                     holds="it goes on serving",
-                    do="set the weights first",
+                    do="take its weight first",
                 )
-            self._write_routes(stay, split.without(version))
-            self._plane.drain(version)
-            self._write_clusters(stay, left=[version])
-            self._supervisor.remove(self._program(version))
-            for server in servers:
-                if server.version == version:
-                    shutil.rmtree(self._layout.serving(self.name) / server.digest, True)
+        return found
 
-    def capabilities(self, *needed: str) -> None:
-        missing = sorted(set(needed) - _CAPABILITIES)
-        if missing:
-            raise Unsupported(
-                f"endpoint {self.name} cannot do {missing}",
-                expected=f"some of {sorted(_CAPABILITIES)}",
+    def _start(
+        self, servers: Sequence[envoy.Server], desired: Desired
+    ) -> tuple[Sequence[envoy.Server], Sequence[EndpointSilent]]:
+        """Start what is missing, each whatever becomes of the others.
+
+        Returns:
+            The servers that are there now, and what got in the way.
+        """
+        present, trouble = {server.version for server in servers}, []
+        missing = [r for r in desired.releases if r.version not in present]
+        for release in missing:
+            try:
+                self._models.start(release)
+            except EndpointSilent as error:
+                trouble.append(error)
+        return (self._models.present() if missing else servers), trouble
+
+    def _route(self, servers: Sequence[envoy.Server], desired: Desired, split: Split) -> Split:
+        """Give every server its ways, and the weights if all that get some are ready."""
+        self._write_clusters(servers)
+        present = {server.version for server in servers}
+        weights = {version: share for version, share in desired.weights.items() if share}
+        if all(version in present and self._ready(version) for version in weights):
+            mirror = {version: share for version, share in desired.mirror.items() if share}
+            after = Split(weights, desired.fallback or "", mirror).within(present)
+            self._warm([s for s in servers if s.version in after.heard - split.heard])
+            split = after
+        named = {release.version for release in desired.releases} | {*split.weights}
+        self._write_routes([server for server in servers if server.version in named], split)
+        return split
+
+    def _warm(self, servers: Sequence[envoy.Server]) -> None:
+        for server in servers:
+
+            def ask(instance: Json, left_s: float, version: str = server.version) -> Reply:
+                return self.ask(version, [instance], left_s)
+
+            warm(ask, self._models.copy_of(server), len(server.ports))
+
+    def _remove(
+        self, leaving: Sequence[envoy.Server], servers: Sequence[envoy.Server], split: Split
+    ) -> Sequence[envoy.Server]:
+        """Remove what has no weight and no request: routes, then clusters, then servers.
+
+        Returns:
+            The servers that stay, with those that still answer a request.
+        """
+        leaving = [server for server in leaving if not split.weights.get(server.version)]
+        if not leaving:
+            return servers
+        routed = [server for server in servers if server not in leaving]
+        self._write_routes(routed, split.within([server.version for server in routed]))
+        deadline = time.monotonic() + _DRAIN_S
+        gone = [
+            server
+            for server in leaving
+            if self._plane.idle(server.version, max(0.0, deadline - time.monotonic()))
+        ]
+        stay = [server for server in servers if server not in gone]
+        self._write_clusters(stay)
+        for server in gone:
+            self._models.remove(server)
+        return stay
+
+    def _server(self, server: envoy.Server, gave_up: str) -> Server:
+        if self._ready(server.version):
+            return Server("ready", server.digest)
+        return Server("failed" if gave_up else "starting", server.digest, gave_up)
+
+    def _ready(self, version: str) -> bool:
+        try:
+            reply = self._client.get(
+                envoy.HEALTH_ROUTE,
+                headers={envoy.PIN_HEADER: version},
+                timeout=_HEALTH_TIMEOUT_S,
             )
+        except httpx.TransportError:
+            return False  # Envoy's own silence shows at its admin port
+        return reply.status_code == 200 and reply.headers.get(envoy.PIN_HEADER) == version
 
-    def _start(self, release: Release) -> None:
-        for server in self._servers():
-            if server.version == release.version and server.digest != release.digest:
-                raise EndpointError(
-                    f"{release.version} is deployed with digest {server.digest[:12]}",
-                    expected=f"digest {release.digest[:12]}",
-                    holds="it goes on serving",
-                )
-            if server.version == release.version:
-                return
-        serving = self._layout.serving(self.name)
-        folder = releases.fetch(self._store, release, serving, self._trusted())
-        with alone(self._layout.supervisor / "ports.lock", "the choice of ports"):
-            taken = reserved_ports(self._supervisor)
-            ports = find_free(*self._local.model_ports, self._replicas, taken)
-            self._supervisor.apply(self._model_server(release, folder, tuple(ports)))
+    def _write_clusters(self, servers: Sequence[envoy.Server]) -> None:
+        gone: Collection[str] = ()
+        if self._plane.age_s("clusters") < envoy.REQUEST_TIMEOUT_S + 1:
+            gone = versions_in(self._plane.written("clusters"))
+        self._plane.write("clusters", clusters(servers, gone))
 
-    def _model_server(self, release: Release, folder: Path, ports: Sequence[int]) -> Program:
-        return Program(
-            name=self._program(release.version),
-            command=[sys.executable, "-m", self._server, "--release", str(folder)],
-            environment={
-                "AIP_HTTP_PORT": "{port}",
-                "AIP_HEALTH_ROUTE": envoy.HEALTH_ROUTE,
-                "AIP_PREDICT_ROUTE": envoy.PREDICT_ROUTE,
-                "ARR_COC_VERSION": release.version,
-                "ARR_COC_DIGEST": release.digest,
-                "OMP_NUM_THREADS": str(self._local.threads),
-                "PYTHONUNBUFFERED": "1",
-            },
-            folder=Path.cwd(),
-            ports=ports,
-            restart="unexpected",
-        )
-
-    def _servers(self) -> Sequence[Server]:
-        return servers_of(self._supervisor, self.name)
-
-    def _program(self, version: str) -> str:
-        return f"model-{self.name}-{version}"
-
-    def _processes(self, version: str) -> Sequence[Process]:
-        name = self._program(version)
-        return [p for p in self._supervisor.processes() if p.program == name]
-
-    def _must_be_deployed(self, version: str) -> None:
-        if version not in self.deployed():
-            raise EndpointError(
-                f"{version} is not deployed at endpoint {self.name}",
-                expected=f"one of {list(self.deployed())}",
-                holds="the split is as it was",
-                do="deploy it first",
-            )
-
-    def _write_clusters(self, servers: Sequence[Server], left: Sequence[str] = ()) -> None:
-        self._plane.write("clusters", clusters(servers, left))
-
-    def _write_routes(self, servers: Sequence[Server], split: Split) -> None:
+    def _write_routes(self, servers: Sequence[envoy.Server], split: Split) -> None:
         self._plane.write("routes", routes(self.name, servers, split, self._guard))
 
-    def _alone(self) -> AbstractContextManager[None]:
-        return alone(self._layout.endpoint(self.name) / "lock", f"endpoint {self.name}")
-
-
-def _must_be_plain(version: str) -> None:
-    if not version or set(version) - set("abcdefghijklmnopqrstuvwxyz0123456789.-_"):
-        raise EndpointError(
-            f"version {version!r} cannot be named in a file and a route",
-            expected="lower-case letters, digits, dots, dashes",
-        )
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        try:
+            with exclusive(self._lock, f"endpoint {self.name}", _LOCK_WAIT_S):
+                yield
+        except Busy as error:
+            raise EndpointSilent(str(error)) from error
 
 
 def _reply(reply: httpx.Response, took_s: float) -> Reply:
@@ -276,12 +241,3 @@ def _reply(reply: httpx.Response, took_s: float) -> Reply:
     except (ValueError, KeyError, TypeError):
         error = f"the body is not by the contract: {reply.text[:200]!r}"
     return Reply(reply.status_code, version, (), took_s, error)
-
-
-def _never(endpoint: str, version: str, process: Process) -> EndpointError:
-    return EndpointError(
-        f"{version} will not serve at endpoint {endpoint}: its server is {process.state} "
-        f"(exit code {process.exit_code})\n{tail(process.log)}\n",
-        holds="it gets no traffic",
-        do=f"read {process.log}",
-    )

@@ -1,158 +1,99 @@
-"""Programs run on this machine, each on a leash: none outlives whoever asked for it."""
+"""Programs run on this machine, one for each key, each on a leash.
 
-import json
-import os
-import subprocess
-import sys
-import threading
+    <scratch>/jobs/<key>/lock         held by whoever runs it, until the program has ended
+    <scratch>/jobs/<key>/run          the name of the present run
+    <scratch>/jobs/<key>/cancel-<run> whoever makes it stops that run
+    <scratch>/jobs/<key>/failed.json  how the last run failed, for those who wait for it
+    <scratch>/jobs/<key>/output       what is written until it is uploaded (root in a bucket)
+
+Where the store is a folder on this disk the program writes straight into its output.
+"""
+
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deployments import Json
-from deployments.local.files import write_whole
-from deployments.releases.keys import without_key
+from deployments import Job, Json
+from deployments.files import locked_now, remove
+from deployments.job import finished, inputs_of, prepare
+from deployments.local.desk import Desk
+from deployments.local.display import Display
+from deployments.local.program import Program, cancelled
+from deployments.stores.bucket import BucketStore
+from deployments.stores.disk import DiskStore
 from policy.config import Compute
-from policy.errors import JobFailed
+from policy.errors import Busy
 
-_FINAL = (2, 3)  # by model/README.md: bad input, diverged; the same again ends the same
-_TAIL = 20
+_POLL_S = 0.1
+_CANCEL_S = 30  # the leash's grace, and room for a busy machine
 
 
 class LocalJobs:
-    """`deployments.Jobs` on this machine."""
+    """`deployments.Jobs` on this machine; see the protocol.
 
-    def __init__(self, compute: Compute) -> None:
-        self._compute = compute
+    A crash or a spot warning is followed by the same command again, at most
+    `compute.restarts_max` times: the programs go on from what they have written. Everything
+    together may take `compute.timeout_s`. `on_progress` gets the latest record, in the
+    caller's thread; that it fails or hangs does not touch the program.
+    """
 
-    def run(
-        self,
-        program: str,
-        config: Mapping[str, Json],
-        inputs: Mapping[str, str],
-        output: Path,
-        *,
-        on_progress: Callable[[Mapping[str, Json]], None] | None = None,
-    ) -> None:
-        """See the protocol. A crash or a spot warning is followed by the same command again.
+    def __init__(self, compute: Compute, store: DiskStore | BucketStore, scratch: Path) -> None:
+        self._compute, self._store, self._scratch = compute, store, scratch
 
-        At most `compute.restarts_max` times: the programs go on from what they have written.
-        Everything together may take `compute.timeout_s`.
-        """
-        output.mkdir(parents=True, exist_ok=True)
-        settings = output / "job.json"
-        write_whole(settings, json.dumps(config, indent=1))
-        arguments = ["--config", str(settings)]
-        for name, value in inputs.items():
-            arguments += [f"--{name}", value]
-        arguments += ["--output", str(output)]
+    def run(self, job: Job, on_progress: Callable[[Mapping[str, Json]], None]) -> None:
+        """See the protocol. Raises JobFailed, StoreError, NotFound (an input is not there)."""
+        desk, display = self._desk(job.key), Display(on_progress)
+        log = self._work(job, desk) / "job.log"
+        failed_before, waited = desk.failure(), False
+        while True:
+            with locked_now(desk.lock) as lock:
+                if lock is not None:
+                    if finished(self._store, job):
+                        return None
+                    if waited and desk.failure() not in ("", failed_before):
+                        raise desk.failed()
+                    return self._bring_to_end(job, desk, lock.fileno(), display)
+            display.follow(log)
+            waited = True
+            time.sleep(_POLL_S)
 
-        deadline = time.monotonic() + self._compute.timeout_s
-        command = [sys.executable, "-m", program, *arguments]
-        environment, restarts_left = self._environment(), self._compute.restarts_max
-        with (output / "job.log").open("a") as log:
-            while True:
-                last: deque[str] = deque(maxlen=_TAIL)
-                code = _run(command, environment, deadline, log.write, last, on_progress)
-                if code == 0:
+    def cancel(self, key: str) -> None:
+        """See the protocol. Returns once the program has ended; Busy if it does not."""
+        desk = self._desk(key)
+        failed_before, asked = desk.failure(), False
+        deadline = time.monotonic() + _CANCEL_S
+        while desk.lock.exists():
+            with locked_now(desk.lock) as lock:
+                if lock is not None:
+                    if asked and desk.failure() in ("", failed_before):
+                        desk.tell(cancelled(key, "where it wrote"))  # who ran it was killed
                     return
-                if time.monotonic() > deadline:
-                    raise self._late(program, output, last)
-                if code in _FINAL or restarts_left == 0:
-                    raise _failed(program, code, output, last, self._compute.restarts_max)
-                restarts_left -= 1
-                log.write(f"exit code {code}; started again, {restarts_left} restarts left\n")
+            desk.cancel()
+            asked = True
+            if time.monotonic() > deadline:
+                raise Busy(
+                    f"the job {key} has not ended {_CANCEL_S} s after it was cancelled",
+                    holds="its program was told to end; whoever runs it has not come back",
+                    do=f"look for the process that holds {desk.lock}",
+                )
+            time.sleep(_POLL_S)
 
-    def _environment(self) -> Mapping[str, str]:
-        threads = str(self._compute.threads)
-        ours = without_key(os.environ)
-        return {**ours, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+    def _bring_to_end(self, job: Job, desk: Desk, lock: int, display: Display) -> None:
+        work = self._work(job, desk)
+        with desk.running():
+            inputs = inputs_of(self._store, job)
+            prepare(self._store, job, work)
+            if desk.cancelled:
+                raise cancelled(job.program, f"in {work}")
+            program = Program(job, inputs, work, self._compute)
+            program.run(desk.stop_file, lock, display)
+            self._store.upload(work, job.output)
+        if work == desk.output:
+            remove(work)
 
-    def _late(self, program: str, output: Path, last: Sequence[str]) -> JobFailed:
-        return JobFailed(
-            f"{program} was not done after {self._compute.timeout_s:.0f} s (compute.timeout_s)"
-            f"\n{_text(last)}\n",
-            exit_code=-15,
-            holds=f"it was stopped; what it wrote stays in {output}",
-            do="raise compute.timeout_s and run again: it goes on from there",
-        )
+    def _desk(self, key: str) -> Desk:
+        return Desk(self._scratch / "jobs", key)
 
-
-def _run(
-    command: Sequence[str],
-    environment: Mapping[str, str],
-    deadline: float,
-    keep: Callable[[str], object],
-    last: deque[str],
-    on_progress: Callable[[Mapping[str, Json]], None] | None,
-) -> int:
-    with _leashed(command, environment) as process:
-        stop = threading.Timer(max(0, deadline - time.monotonic()), _let_go, [process])
-        stop.daemon = True
-        stop.start()
-        try:
-            for line in process.stdout or ():
-                keep(line)
-                record = _progress(line)
-                if record is None:
-                    last.append(line.rstrip())
-                elif on_progress is not None:
-                    on_progress(record)
-            return process.wait()
-        finally:
-            stop.cancel()
-
-
-@contextmanager
-def _leashed(
-    command: Sequence[str], environment: Mapping[str, str]
-) -> Iterator[subprocess.Popen[str]]:
-    """Run a command that ends when this process lets go of it, or dies in any way."""
-    leash = [sys.executable, str(Path(__file__).with_name("leash.py")), *command]
-    process = subprocess.Popen(
-        leash,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # Ctrl-C reaches us alone, and we let go of the leash
-    )
-    try:
-        yield process
-    finally:
-        _let_go(process)
-        process.wait()
-
-
-def _let_go(process: subprocess.Popen[str]) -> None:
-    if process.stdin is not None:
-        process.stdin.close()
-
-
-def _progress(line: str) -> Mapping[str, Json] | None:
-    if not line.startswith('{"progress"'):
-        return None
-    try:
-        return json.loads(line)["progress"]
-    except ValueError:
-        return None  # a line cut short by a crash
-
-
-def _failed(
-    program: str, code: int, output: Path, last: Sequence[str], restarts: int
-) -> JobFailed:
-    again = "" if code in _FINAL else f" after {restarts} restarts"
-    return JobFailed(
-        f"{program} ended with exit code {code}{again}\n{_text(last)}\n",
-        exit_code=code,
-        holds=f"what it wrote stays in {output}",
-        do=f"read {output / 'job.log'}",
-    )
-
-
-def _text(last: Sequence[str]) -> str:
-    return "\n".join(last)
+    def _work(self, job: Job, desk: Desk) -> Path:
+        """The folder into which the program writes."""
+        return Path(job.output) if isinstance(self._store, DiskStore) else desk.output

@@ -1,15 +1,19 @@
-"""Where the place `local` keeps things: all of it below one folder, `config.root`.
+"""Where the place `local` keeps what it works with: all of it below `config.scratch`.
+
+The folder may vanish at any time; what must last lies in the store.
 
 supervisor/    supervisord's configuration, one file per program, its socket and lock
 logs/          one log per process, rotated
 prefect/       PREFECT_HOME with the server's database
-endpoints/N/   Envoy's bootstrap, xds/ (clusters and routes), tallies/ of the replays
+endpoints/N/   Envoy's bootstrap, xds/ (clusters and routes), answers.db (whose truth is known),
+               failed/ (why a release could not be served)
 serving/N/     the releases that endpoint N serves, each under its digest
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from policy.config import Config
 from policy.errors import ConfigError
 
 # A unix socket's address holds 104 bytes on macOS and 108 on Linux; supervisord first binds
@@ -19,15 +23,15 @@ _SOCKET_BYTES_MAX = 95
 
 @dataclass(frozen=True)
 class Layout:
-    root: Path
+    scratch: Path
 
     @property
     def logs(self) -> Path:
-        return self.root / "logs"
+        return self.scratch / "logs"
 
     @property
     def supervisor(self) -> Path:
-        return self.root / "supervisor"
+        return self.scratch / "supervisor"
 
     @property
     def programs(self) -> Path:
@@ -39,28 +43,31 @@ class Layout:
 
     @property
     def prefect(self) -> Path:
-        return self.root / "prefect"
+        return self.scratch / "prefect"
 
     def endpoint(self, name: str) -> Path:
-        return self.root / "endpoints" / name
+        return self.scratch / "endpoints" / name
 
     def xds(self, name: str) -> Path:
         return self.endpoint(name) / "xds"
 
-    def tallies(self, name: str) -> Path:
-        return self.endpoint(name) / "tallies"
+    def answers(self, name: str) -> Path:
+        return self.endpoint(name) / "answers.db"
+
+    def failed(self, name: str) -> Path:
+        return self.endpoint(name) / "failed"
 
     def serving(self, name: str) -> Path:
-        return self.root / "serving" / name
+        return self.scratch / "serving" / name
 
 
-def layout_of(root: str) -> Layout:
-    """The layout below `root`, relative to the current folder. Raises ConfigError."""
-    layout = Layout(Path(root).resolve())
+def layout_of(config: Config) -> Layout:
+    """The layout below `config.scratch`, relative to the current folder. Raises ConfigError."""
+    layout = Layout(Path(config.scratch).resolve())
     if len(bytes(layout.socket)) > _SOCKET_BYTES_MAX:
         raise ConfigError(
-            f"root (={layout.root}) is too long: a unix socket could not be made in it",
+            f"scratch (={layout.scratch}) is too long: a unix socket could not be made in it",
             expected=f"{layout.socket} in at most {_SOCKET_BYTES_MAX} bytes",
-            do="set root to a shorter path",
+            do="set scratch to a shorter path",
         )
     return layout

@@ -1,20 +1,25 @@
 """Run a command until it ends, or until whoever started this lets go of standard input.
 
-    python leash.py COMMAND …
+    python leash.py [--stop FILE] [--limit-s SECONDS] [--mark TEXT] COMMAND …
 
-The start of a pipe is closed by the system however its holder dies, kill -9 included. Then
-the command gets SIGTERM and some seconds to save its work, then SIGKILL. What descends from
-it is found by a mark in the environment, so that workers in sessions of their own (as
-torchrun starts them) end too. Ends as the command did, by the same signal if by one.
+The start of a pipe is closed by the system however its holder dies, kill -9 included. The
+command also ends once FILE exists, which any process may make, and once its time is over.
+Then it gets SIGTERM and some seconds to save its work, then SIGKILL. What descends from it is
+found by a mark in the environment, so that workers in sessions of their own (as torchrun
+starts them) end too. Ends as the command did, by the same signal if by one.
 """
 
+import argparse
+import math
 import os
 import resource
 import select
 import signal
 import subprocess
 import sys
+import time
 import uuid
+from pathlib import Path
 
 import psutil
 
@@ -22,23 +27,33 @@ GRACE_S = 10
 _MARK = "ARR_COC_LEASH"
 
 
-def main(command: list[str]) -> None:
-    mark = uuid.uuid4().hex
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--stop", type=Path)
+    parser.add_argument("--limit-s", type=float, default=math.inf)
+    parser.add_argument("--mark", default=uuid.uuid4().hex)
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    asked = parser.parse_args()
+    mark, deadline = asked.mark, time.monotonic() + asked.limit_s
     child = subprocess.Popen(
-        command,
+        asked.command,
         env={**os.environ, _MARK: mark},
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
     signal.signal(signal.SIGTERM, lambda *_: _end(child, mark))
     while child.poll() is None:
-        readable, _, _ = select.select([sys.stdin], [], [], 0.1)
-        if readable and not os.read(sys.stdin.fileno(), 1024):
+        if _let_go() or time.monotonic() > deadline or (asked.stop and asked.stop.exists()):
             _end(child, mark)
-    _kill_rest(mark)
+    kill_rest(mark)
     if child.returncode < 0:
         _die_by(-child.returncode)
     sys.exit(child.returncode)
+
+
+def _let_go() -> bool:
+    readable, _, _ = select.select([sys.stdin], [], [], 0.1)
+    return bool(readable) and not os.read(sys.stdin.fileno(), 1024)
 
 
 def _end(child: subprocess.Popen, mark: str) -> None:
@@ -49,7 +64,7 @@ def _end(child: subprocess.Popen, mark: str) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-    _kill_rest(mark)
+    kill_rest(mark)
 
 
 def _die_by(number: int) -> None:
@@ -59,7 +74,8 @@ def _die_by(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def _kill_rest(mark: str) -> None:
+def kill_rest(mark: str) -> None:
+    """Kill -9 whatever descends from the command of the leash with this mark."""
     while rest := [process for process in psutil.process_iter() if _has(process, mark)]:
         for process in rest:
             try:
@@ -78,4 +94,4 @@ def _has(process: psutil.Process, mark: str) -> bool:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,48 +1,64 @@
-"""Which ports belong to which endpoint and to which version's servers.
+"""Which servers each endpoint has, as supervisord's conf.d records them.
 
-What conf.d says of the servers is all the record there is, so it survives restarts.
+That is all the record there is, so it survives restarts.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from deployments.local.envoy.configuration import Guard, Server
 from deployments.local.supervisor.programs import Supervisor
-from policy.config import Config, Local
+from policy.config import Config, Local, LocalEndpoint
 from policy.errors import ConfigError
 
-ENDPOINTS = ("staging", "production")
+_MODEL = "model-"
 
 
-def listener_port(local: Local, endpoint: str) -> int:
-    return local.staging_port if endpoint == "staging" else local.production_port
+def program_name(endpoint: str, version: str) -> str:
+    """The supervised program that serves `version` at `endpoint`."""
+    return f"{_MODEL}{endpoint}-{version}"
 
 
-def admin_port(local: Local, endpoint: str) -> int:
-    return local.staging_admin_port if endpoint == "staging" else local.production_admin_port
+def log_of(logs: Path, endpoint: str, version: str, port: int) -> Path:
+    """Where the server on `port` writes what it has to say."""
+    return logs / f"{program_name(endpoint, version)}-{port}.log"
 
 
 def servers_of(supervisor: Supervisor, endpoint: str) -> Sequence[Server]:
-    """The model servers of one endpoint, as conf.d records them."""
-    found = []
-    prefix = f"model-{endpoint}-"
-    for name, settings in supervisor.written(prefix).items():
-        first, count = int(settings["numprocs_start"]), int(settings["numprocs"])
-        digest = settings["environment"].split('ARR_COC_DIGEST="')[1].split('"')[0]
-        ports = tuple(range(first, first + count))
-        found.append(Server(name.removeprefix(prefix), digest, ports))
-    return found
+    """The model servers of one endpoint."""
+    written = supervisor.written(program_name(endpoint, ""))
+    found = [_server(settings) for settings in written.values()]
+    # Another endpoint's name may begin with this one's and a dash.
+    names = [program_name(endpoint, server.version) for server in found]
+    return [server for server, name in zip(found, names, strict=True) if name in written]
 
 
 def reserved_ports(supervisor: Supervisor) -> frozenset[int]:
-    """Ports of all model servers, running or not."""
-    servers = (server for name in ENDPOINTS for server in servers_of(supervisor, name))
+    """Ports of all model servers of all endpoints, running or not."""
+    servers = map(_server, supervisor.written(_MODEL).values())
     return frozenset(port for server in servers for port in server.ports)
 
 
+def _server(settings: Mapping[str, str]) -> Server:
+    first, count = int(settings["numprocs_start"]), int(settings["numprocs"])
+    version, digest = (
+        re.findall(rf'{name}="([^"]*)"', settings["environment"])[0]
+        for name in ("ARR_COC_VERSION", "ARR_COC_DIGEST")
+    )
+    return Server(version, digest, tuple(range(first, first + count)))
+
+
 def local_of(config: Config) -> Local:
+    """The section `local`. Raises ConfigError if there is none."""
     if config.local is None:
         raise ConfigError("the section 'local' is missing", expected="place: local")
     return config.local
+
+
+def ports_of(config: Config, endpoint: str) -> LocalEndpoint:
+    """Where an endpoint of the configuration listens."""
+    return local_of(config).endpoints[endpoint]
 
 
 def guard_of(config: Config) -> Guard:
@@ -54,8 +70,3 @@ def guard_of(config: Config) -> Guard:
         sticky_header=serving.sticky_header,
         request_bytes_max=serving.request_bytes_max,
     )
-
-
-def replicas_of(config: Config) -> Mapping[str, int]:
-    """Servers of one version at each endpoint; staging has no users who would notice."""
-    return {"staging": 1, "production": config.serving.replicas}

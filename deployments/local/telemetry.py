@@ -1,84 +1,112 @@
-"""What the versions of the local endpoints answered, from Envoy's counters and the replays."""
+"""What the versions of the local endpoints answered: Envoy's counters, and the known truth."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from deployments import Reading
+from deployments.local.answers import Answers
 from deployments.local.envoy.admin import Admin
 from deployments.local.envoy.configuration import EDGES_US
 from deployments.local.layout import Layout
-from policy.counts import Counts, Labelled
-from policy.errors import EndpointError, Unsupported
-from policy.rollout.record import Compared
+from policy.counts import Compared, Counts, Labelled, Sample
+from policy.errors import EndpointSilent, StoreError, Unsupported
 
 
 class EnvoyTelemetry:
-    """`deployments.Telemetry` on this machine."""
+    """`deployments.Telemetry` on this machine.
+
+    A request fails by the first attempt: a 5xx, a reset, a time-out, a refused connection, or
+    no server of the chosen version that could take it. Requests that their client gave up are
+    left out. Times are those of answered first attempts, from the first byte sent to the last
+    received; Envoy adds them up once a second. Mirrored requests count for the version that
+    got the copy.
+    """
 
     def __init__(self, layout: Layout, admins: Mapping[str, Admin]) -> None:
-        self._layout, self._admins = layout, admins
+        self._admins = admins
+        self._answers = {name: Answers(layout.answers(name)) for name in admins}
 
-    def counts(self, endpoint: str, version: str) -> Counts:
-        """See the protocol. An attempt fails by 5xx, reset, time-out or refused connection.
+    def read(self, endpoint: str, versions: Sequence[str]) -> Reading:
+        admin, now = self._admin(endpoint), datetime.now(UTC)
+        epoch = admin.started()
+        stats = admin.stats(r"^endpoint\.request(s|_us)\.version\.")
+        if epoch != admin.started():
+            raise EndpointSilent(
+                f"endpoint {endpoint}: Envoy began anew while it was read",
+                holds="nothing is counted twice",
+                do="read again",
+            )
+        try:
+            known = self._answers[endpoint].read()
+        except StoreError as error:
+            raise EndpointSilent(str(error)) from error
+        samples = {
+            version: Sample(
+                counts=_counts(stats, version),
+                labelled=known.labelled.get(version, Labelled()),
+                epoch=f"{epoch} {known.epoch}",
+            )
+            for version in versions
+        }
+        compared = {v: known.compared[v] for v in versions if v in known.compared}
+        return Reading(samples, complete_until=now, compared=compared)
 
-        Attempts that a client gave up are left out. Times are those of answered attempts,
-        from the first byte sent to the last received.
-        """
+    def record(
+        self,
+        endpoint: str,
+        source: str,
+        labels: Mapping[str, Labelled],
+        compared: Mapping[str, Compared],
+    ) -> None:
+        self._admin(endpoint)
+        self._answers[endpoint].record(source, labels, compared)
+
+    def _admin(self, endpoint: str) -> Admin:
         if endpoint not in self._admins:
-            raise Unsupported(f"no endpoint {endpoint!r}", expected=str(list(self._admins)))
-        name = re.escape(version)
-        pattern = rf"^endpoint\.attempt(s|_us)\.version\.{name}($|\.code\.)"
-        stats = self._admins[endpoint].stats(pattern)
-        attempts = [_attempts(stat) for stat in stats if "value" in stat]
-        return Counts(
-            requests=sum(count for _, count in attempts),
-            errors=sum(count for code, count in attempts if code == 0 or code >= 500),
-            latency=_per_bucket([b for stat in stats for b in _buckets(stat)]),
-        )
-
-    def labels(self, endpoint: str, version: str) -> Labelled:
-        seen = self._tallied(endpoint, "versions", version)
-        return Labelled(labels=seen["labelled"], correct=seen["correct"])
-
-    def compared(self, endpoint: str, version: str) -> Compared:
-        seen = self._tallied(endpoint, "shadows", version)
-        return Compared(compared=seen["compared"], differed=seen["differed"])
-
-    def _tallied(self, endpoint: str, part: str, version: str) -> Counter[str]:
-        """The sum over all replays to this endpoint."""
-        seen = Counter[str]()
-        for path in self._layout.tallies(endpoint).glob("*.json"):
-            try:
-                seen.update(json.loads(path.read_text()).get(part, {}).get(version, {}))
-            except (OSError, ValueError, AttributeError, TypeError) as error:
-                raise EndpointError(
-                    f"the tally {path} cannot be read ({error!r})",
-                    holds="no answer counts as labelled until it can",
-                    do="delete it, if its replay has ended",
-                ) from error
-        return seen
+            raise Unsupported(
+                f"there is no endpoint {endpoint!r}", expected=f"one of {list(self._admins)}"
+            )
+        return self._admins[endpoint]
 
 
-def _attempts(stat: Mapping[str, Any]) -> tuple[int, int]:
-    """(status, how many) of one counter; status 0 where no answer came."""
-    code, _, flags = stat["name"].rsplit(".code.", 1)[1].partition(".flags.")
-    by_client = code == "0" and flags in ("DC", "-")
-    return int(code), 0 if by_client else int(stat["value"])
+def _counts(stats: Sequence[Mapping[str, Any]], version: str) -> Counts:
+    pattern = re.compile(
+        # `by` is empty where no server at all could take the attempt.
+        rf"endpoint\.requests\.version\.{re.escape(version)}\.use\.(split|mirror)"
+        r"\.by\.(?P<by>.*)\.code\.(?P<code>\d+)\.flags\.(?P<flags>[^.]+)"
+    )
+    requests, errors = 0, 0
+    for stat in stats:
+        if (named := pattern.fullmatch(stat.get("name", ""))) and not _given_up(named):
+            count = int(stat["value"])
+            requests += count
+            errors += count if _failed(named, version) else 0
+    return Counts(requests=requests, errors=errors, latency=_latency(stats, version))
 
 
-def _buckets(stat: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    histograms = stat.get("histograms", [])
-    return [bucket for histogram in histograms for bucket in histogram["buckets"]]
+def _given_up(named: re.Match[str]) -> bool:
+    """Whether the client did not wait for the answer."""
+    return named["code"] == "0" and named["flags"] in ("DC", "-")
 
 
-def _per_bucket(buckets: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-    """Counts up to each edge, as Envoy gives them, to counts between the edges.
+def _failed(named: re.Match[str], version: str) -> bool:
+    code = int(named["code"])
+    return named["by"] != version or code == 0 or code >= 500
 
-    Envoy's last edge is 10 s and no attempt may take as long, so the last bucket is 0.
-    """
-    upto = {float(bucket["upper_bound"]): int(bucket["cumulative"]) for bucket in buckets}
-    cumulative = [0, *(upto.get(edge, 0) for edge in EDGES_US)]
+
+def _latency(stats: Sequence[Mapping[str, Any]], version: str) -> tuple[int, ...]:
+    """Answers between the edges; Envoy counts up to each edge, and no attempt takes 10 s."""
+    uses = ("split", "mirror")
+    names = {f"endpoint.request_us.version.{version}.use.{u}.by.{version}" for u in uses}
+    upto = Counter[float]()
+    for stat in stats:
+        for histogram in stat.get("histograms", []):
+            if histogram["name"] in names:
+                for bucket in histogram["buckets"]:
+                    upto[float(bucket["upper_bound"])] += int(bucket["cumulative"])
+    cumulative = [0, *(upto[edge] for edge in EDGES_US)]
     return (*(after - before for before, after in pairwise(cumulative)), 0)

@@ -22,8 +22,8 @@ from prometheus_client.registry import Collector
 from deployments import Endpoint, Place, Telemetry, connect, ledger
 from deployments.metrics.rollout import counter, gauge, rollout_metrics
 from policy.config import load_config
-from policy.counts import LATENCY_EDGES_S, Counts, Labelled
-from policy.errors import EndpointError, LedgerError, NotFound, StoreError
+from policy.counts import LATENCY_EDGES_S, Sample
+from policy.errors import EndpointSilent, LedgerError, NotFound, StoreError
 from policy.ledger import Ledger
 
 
@@ -31,7 +31,8 @@ class Metrics(Collector):
     """Everything that a scrape of one place tells."""
 
     def __init__(self, place: Place) -> None:
-        self._place, self._ledger, self._lock = place, Ledger(), threading.Lock()
+        self._place, self._lock = place, threading.Lock()
+        self._ledger: Ledger | None = None
 
     def collect(self) -> Iterator[Metric]:
         names = [*self._place.endpoints]
@@ -60,8 +61,7 @@ class _Served:
     of: tuple[str, str]
     weight: int
     ready: bool
-    counts: Counts
-    labelled: Labelled
+    sample: Sample
 
 
 def _endpoint_metrics(place: Place) -> Iterator[Metric]:
@@ -76,11 +76,14 @@ def _endpoint_metrics(place: Place) -> Iterator[Metric]:
     ready = [(s.of, float(s.ready)) for s in all_]
     yield gauge("arr_coc_endpoint_ready", "Whether the version is ready.", where, ready)
     for name, text, figures in (
-        ("attempts", "Attempts at a prediction.", [s.counts.requests for s in all_]),
-        ("attempt_errors", "Attempts that failed.", [s.counts.errors for s in all_]),
-        ("labelled_answers", "Answers with a known truth.", [s.labelled.labels for s in all_]),
-        ("right_answers", "Those that were right.", [s.labelled.correct for s in all_]),
-    ):
+        ("requests", "Requests that the split or a mirror gave the version.",
+         [s.sample.counts.requests for s in all_]),
+        ("request_errors", "Those whose first attempt failed, repaired or not.",
+         [s.sample.counts.errors for s in all_]),
+        ("labelled_answers", "Answers with a known truth.",
+         [s.sample.labelled.labels for s in all_]),
+        ("right_answers", "Those that were right.", [s.sample.labelled.correct for s in all_]),
+    ):  # fmt: skip
         values = zip((s.of for s in all_), figures, strict=True)
         yield counter(f"arr_coc_endpoint_{name}", text, where, values)
     yield _latencies(all_, where)
@@ -88,38 +91,31 @@ def _endpoint_metrics(place: Place) -> Iterator[Metric]:
 
 def _latencies(all_: Sequence[_Served], where: Sequence[str]) -> Metric:
     """Buckets alone: a data plane gives no sum of the times."""
-    name, text = "arr_coc_endpoint_attempt_seconds", "Times of the answered attempts."
+    name, text = "arr_coc_endpoint_request_seconds", "Times of the answered first attempts."
     family = HistogramMetricFamily(name, text, labels=where)
     edges = [*map(str, LATENCY_EDGES_S), "+Inf"]
     for served in all_:
-        buckets = [*zip(edges, accumulate(served.counts.latency), strict=True)]
-        family.add_metric(served.of, buckets, sum_value=None)
+        upto = accumulate(served.sample.counts.latency)
+        family.add_metric(served.of, [*zip(edges, upto, strict=True)], sum_value=None)
     return family
 
 
 def _seen(endpoint: Endpoint, telemetry: Telemetry) -> Sequence[_Served] | None:
     """What is deployed at an endpoint; None while it does not answer."""
     try:
-        weights = endpoint.weights()
-        return [
-            _Served(
-                (endpoint.name, version),
-                weights.get(version, 0),
-                _ready(endpoint, version),
-                telemetry.counts(endpoint.name, version),
-                telemetry.labels(endpoint.name, version),
-            )
-            for version in endpoint.deployed()
-        ]
-    except EndpointError:
+        observed = endpoint.observe()
+        samples = telemetry.read(endpoint.name, [*observed.servers]).samples
+    except EndpointSilent:
         return None
-
-
-def _ready(endpoint: Endpoint, version: str) -> bool:
-    try:
-        return endpoint.ready(version)
-    except EndpointError:
-        return False  # its server gave up, or it was undeployed just now
+    return [
+        _Served(
+            (endpoint.name, version),
+            observed.weights.get(version, 0),
+            server.state == "ready",
+            samples[version],
+        )
+        for version, server in observed.servers.items()
+    ]
 
 
 def main() -> None:

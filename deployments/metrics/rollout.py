@@ -3,7 +3,6 @@
 The present state is of the last rollout of each endpoint; totals are over the whole ledger.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
@@ -16,14 +15,13 @@ from prometheus_client.core import (
 
 from policy.evidence.comparison import decides_at, proves_at
 from policy.evidence.limits import Fault, Verdict
-from policy.ledger import Ledger, RolloutChanged
+from policy.ledger import Ledger, Totals
 from policy.rollout.record import (
     Phase,
     Rollout,
     deadline_s,
     desired_weights,
     finished,
-    rows,
     stayed_s,
 )
 
@@ -41,7 +39,7 @@ def rollout_metrics(ledger: Ledger, endpoints: Sequence[str], at: datetime) -> I
     last = [r for name in endpoints if (r := ledger.endpoint(name).rollout) is not None]
     yield from _states(last, at)
     yield from _evidence(last)
-    yield from _totals(_by_endpoint(ledger), endpoints)
+    yield from _totals({name: ledger.endpoint(name).totals for name in endpoints})
 
 
 def gauge(name: str, text: str, labels: Sequence[str], values: Values) -> Metric:
@@ -129,42 +127,34 @@ def _evidence(last: Sequence[Rollout]) -> Iterator[Metric]:
     )
 
 
-def _totals(of: Mapping[str, Sequence[Rollout]], endpoints: Sequence[str]) -> Iterator[Metric]:
-    ends = [(name, r) for name in endpoints for r in of.get(name, ()) if finished(r)]
-    results = Counter((name, _RESULTS[rollout.phase]) for name, rollout in ends)
-    faults = Counter(
-        (name, str(rollout.fault or "unknown"))
-        for name, rollout in ends
-        if rollout.phase is Phase.ROLLED_BACK
-    )
-    verdicts = Counter(
-        (name, str(row.verdict)) for name in endpoints for row in rows(of.get(name, ()))
-    )
+def _totals(of: Mapping[str, Totals]) -> Iterator[Metric]:
+    """The ledger keeps them while it is folded: no record is read for a scrape."""
     yield counter(
         "arr_coc_rollout_records",
         "Looks and commands that changed a rollout; a look that changes nothing leaves none.",
         ("endpoint",),
-        [((name,), len(of.get(name, ()))) for name in endpoints],
+        [((name,), totals.records) for name, totals in of.items()],
     )
-    for name, text, label, kinds, found in (
-        ("arr_coc_rollouts", "Rollouts that ended.", "result", _RESULTS.values(), results),
-        ("arr_coc_rollout_rollbacks", "Versions taken back, by the kind of reason.", "fault",
-         (*Fault, "unknown"), faults),
-        ("arr_coc_rollout_verdicts", "Windows of live traffic judged.", "verdict",
-         Verdict, verdicts),
-    ):  # fmt: skip
-        values = [((e, kind), found[e, str(kind)]) for e in endpoints for kind in kinds]
-        yield counter(name, text, ("endpoint", label), values)
-
-
-def _by_endpoint(ledger: Ledger) -> Mapping[str, Sequence[Rollout]]:
-    """Every record of every rollout, in order."""
-    found: dict[str, list[Rollout]] = {}
-    for record in ledger.records:
-        if isinstance(record.event, RolloutChanged):
-            rollout = record.event.rollout
-            found.setdefault(rollout.endpoint, []).append(rollout)
-    return found
+    results = [
+        ((name, result), totals.results.get(phase, 0))
+        for name, totals in of.items()
+        for phase, result in _RESULTS.items()
+    ]
+    yield counter("arr_coc_rollouts", "Rollouts that ended.", ("endpoint", "result"), results)
+    faults = [
+        ((name, fault), totals.faults.get(fault, 0))
+        for name, totals in of.items()
+        for fault in (*Fault, "unknown")
+    ]
+    text = "Versions rolled back, by the kind of reason."
+    yield counter("arr_coc_rollout_rollbacks", text, ("endpoint", "fault"), faults)
+    verdicts = [
+        ((name, verdict), totals.verdicts.get(verdict, 0))
+        for name, totals in of.items()
+        for verdict in Verdict
+    ]
+    text = "Windows of live traffic judged."
+    yield counter("arr_coc_rollout_verdicts", text, ("endpoint", "verdict"), verdicts)
 
 
 def _of(rollout: Rollout) -> tuple[str, str]:

@@ -1,20 +1,25 @@
 """Releases in the store: sealed, signed folders under one digest, verified at every load.
 
     releases/<digest>/MANIFEST          `sha256sum` lines of all other files, sorted
-    releases/<digest>/SIGNATURE         over all other files, see deployments/releases/signing.py
+    releases/<digest>/SIGNATURE         over all other files, see signing.py
     releases/<digest>/weights.safetensors, …
 
 The digest is the SHA-256 of MANIFEST, so it stands for every byte of the release; the ledger
-says which digest a version is, and the signature that somebody trusted here made it. Objects
-are created once and MANIFEST last: a release with a manifest is complete.
+says which digest a version is, and the signature that somebody trusted here made it. The first
+signature in the store stays; all else is the same bytes whoever publishes. A published release
+has a done file, so that a job can take it as its input.
+
+A release is plain files. A link, a pipe or a file too many anywhere makes a copy wrong, and a
+wrong copy is replaced whole: nothing is ever written into it.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from deployments import Release, Store
+from deployments.files import entries, leaves_folder, open_plain, sha256_of, whole_copy
 from deployments.releases.signing import (
     SIGNATURE,
     PrivateKey,
@@ -24,7 +29,7 @@ from deployments.releases.signing import (
     sign,
     signer_of,
 )
-from policy.errors import AlreadyExists, NotFound, ReleaseError
+from policy.errors import AlreadyExists, NotFound, ReleaseError, StoreError
 
 MANIFEST = "MANIFEST"
 
@@ -38,60 +43,66 @@ class Published:
 
 
 def seal(folder: Path, key: PrivateKey) -> str:
-    """Write MANIFEST over all files of `folder`, sign them, and return the digest."""
-    lines = [f"{_sha256(path)}  {name}\n" for name, path in _files(folder).items()]
+    """Write MANIFEST over all files of `folder`, sign them, and return the digest.
+
+    Raises ReleaseError if anything in it is no plain file.
+    """
+    lines = [f"{sha256_of(path)}  {name}\n" for name, path in _files(folder).items()]
     (folder / MANIFEST).write_text("".join(lines))
     sign(folder, key)
-    return _sha256(folder / MANIFEST)
+    return sha256_of(folder / MANIFEST)
 
 
 def publish(store: Store, folder: Path, digest: str, trusted: Trusted) -> Published:
-    """Copy a sealed folder into the store. Safe to repeat after a crash.
+    """Stream a sealed folder into the store. Safe to repeat after a crash.
 
     The same bytes sealed twice have two signatures; the one that the store has stays.
 
     Raises:
         ReleaseError: if the folder is not what `digest` stands for, or the signature that
             counts is not by a trusted key.
+        StoreError: if the store cannot be written.
     """
-    signed_by = verify(folder, digest, trusted)
-    for name in (*_files(folder), SIGNATURE, MANIFEST):
-        key, data = f"releases/{digest}/{name}", (folder / name).read_bytes()
-        try:
-            store.create(key, data)
-        except AlreadyExists as error:
-            stored = store.read(key)
-            if name == SIGNATURE:
-                (folder / SIGNATURE).write_bytes(stored)
-                signed_by = verify(folder, digest, trusted)
-            elif stored != data:
-                raise refused(digest, f"{name} in the store has other bytes") from error
+    signed_by, key = verify(folder, digest, trusted), f"releases/{digest}/{SIGNATURE}"
+    try:
+        store.create(key, (folder / SIGNATURE).read_bytes())
+    except AlreadyExists:
+        (folder / SIGNATURE).write_bytes(store.read(key))
+        signed_by = verify(folder, digest, trusted)
+    store.upload(folder, f"{store.root}/releases/{digest}")
     return Published(digest, signed_by)
 
 
 def fetch(store: Store, release: Release, folder: Path, trusted: Trusted) -> Path:
     """Bring a release to `folder/<digest>`, verified, and return that path.
 
-    A copy that is already there is verified again and made anew if it fails.
+    A copy that is already there is verified again; if anything is wrong with it, down to a
+    link or a file too many, it is replaced whole. A server that has files of the old one open
+    keeps them. Several at once do the work once.
 
     Raises:
         ReleaseError: if the store's copy is missing a file, has one changed byte, or is not
             signed by a trusted key.
+        StoreError: if the store cannot be read, or the copy cannot be written: that blames
+            no version.
     """
     digest, target = release.digest, folder / release.digest
-    if target.is_dir():
-        try:
-            verify(target, digest, trusted)
-            return target
-        except ReleaseError:
-            pass  # a half copy of a killed process: the store's own is checked below
+    if _is_good(target, digest, trusted):
+        return target
     names = read_manifest(store, digest)
     signer_of(_signature(store, digest), digest, trusted)  # before all the rest is copied
-    for name in (*names, SIGNATURE, MANIFEST):
-        path = target / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_read(store, digest, name))
-    verify(target, digest, trusted)
+
+    def fill(new: Path) -> None:
+        for name in (*names, SIGNATURE, MANIFEST):
+            path = new / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_read(store, digest, name))
+        verify(new, digest, trusted)
+
+    try:
+        whole_copy(target, lambda copy: _is_good(copy, digest, trusted), fill)
+    except OSError as error:
+        raise _not_written(target, error) from error
     return target
 
 
@@ -118,18 +129,28 @@ def verify(folder: Path, digest: str, trusted: Trusted) -> str:
         ReleaseError: naming the first file that is missing, changed or not listed, or what
             is wrong with the signature.
     """
-    if not (folder / MANIFEST).is_file():
-        raise refused(digest, f"{MANIFEST} is missing")
-    listed, found = _parse((folder / MANIFEST).read_bytes(), digest), _files(folder)
+    found = _files(folder)
+    listed = _listed(folder, digest)
     for name, expected in listed.items():
         if name not in found:
             raise refused(digest, f"{name} is missing")
-        if (sha256 := _sha256(found[name])) != expected:
+        if (sha256 := _hashed(found[name], name, digest)) != expected:
             raise refused(digest, f"{name} has SHA-256 {sha256[:12]}…, not the listed one")
     for name in found:
         if name not in listed:
             raise refused(digest, f"{name} is not listed in {MANIFEST}")
     return check(folder, digest, trusted)
+
+
+def _is_good(copy: Path, digest: str, trusted: Trusted) -> bool:
+    """Whether a copy verifies. If not, the store's own is checked and takes its place."""
+    if copy.is_symlink() or not copy.is_dir():
+        return False
+    try:
+        verify(copy, digest, trusted)
+    except ReleaseError:
+        return False
+    return True
 
 
 def _read(store: Store, digest: str, name: str) -> bytes:
@@ -147,10 +168,34 @@ def _signature(store: Store, digest: str) -> bytes | None:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """All files of a release but its seal, by relative path, in order."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    names = {path.relative_to(folder).as_posix(): path for path in paths}
-    return {name: names[name] for name in sorted(names) if name not in (MANIFEST, SIGNATURE)}
+    """All files of a release but its seal, by relative path, in order. Raises ReleaseError."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise _not_plain(folder, "it is no folder")
+    try:
+        found = list(entries(folder))
+    except OSError as error:
+        raise _not_plain(folder, str(error)) from error
+    for name, kind in found:
+        if kind != "file":
+            raise _not_plain(folder, f"{name} is a {kind}".replace("special", "pipe or device"))
+    return {name: folder / name for name, _ in found if name not in (MANIFEST, SIGNATURE)}
+
+
+def _listed(folder: Path, digest: str) -> dict[str, str]:
+    try:
+        with open_plain(folder / MANIFEST) as file:
+            return _parse(file.read(), digest)
+    except FileNotFoundError as error:
+        raise refused(digest, f"{MANIFEST} is missing") from error
+    except OSError as error:
+        raise refused(digest, f"{MANIFEST} cannot be read: {error}") from error
+
+
+def _hashed(path: Path, name: str, digest: str) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise refused(digest, f"{name} cannot be read: {error}") from error
 
 
 def _parse(data: bytes, digest: str) -> dict[str, str]:
@@ -159,16 +204,23 @@ def _parse(data: bytes, digest: str) -> dict[str, str]:
     entries = {}
     for line in data.decode(errors="replace").splitlines():
         sha256, _, name = line.partition("  ")
-        if len(sha256) != 64 or not name or _leaves_folder(name):
+        if len(sha256) != 64 or not name or leaves_folder(name):
             raise refused(digest, f"{MANIFEST} has the line {line!r}")
         entries[name] = sha256
     return entries
 
 
-def _leaves_folder(name: str) -> bool:
-    return PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+def _not_plain(folder: Path, found: str) -> ReleaseError:
+    return ReleaseError(
+        f"{folder} cannot be signed or served: {found}",
+        expected="a folder of plain files, without links",
+        holds="nothing was stored",
+    )
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _not_written(target: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"the copy {target} could not be written: {error}",
+        holds="what is served stays as it is",
+        do="check the room and the rights there, then run again",
+    )

@@ -3,6 +3,8 @@
     <root>/keys/release.pem    the private key made here, readable by its owner alone
     <root>/keys/release.pub    its public half, to be given away
 
+A key is made here only where `root` is a folder on this disk.
+
 A key is changed by signing with a new one while the old public half stays in
 `signing.trusted`: what the old one signed can still be served and rolled back to. Taking it
 out there takes the trust away.
@@ -42,7 +44,7 @@ def signing_key(config: Config, secret: Callable[[str], str] | None = None) -> P
     return key
 
 
-def must_be_there(config: Config) -> None:
+def require_keys(config: Config) -> None:
     """Look for the keys now rather than after a training; secrets are told to flows only.
 
     Raises ConfigError, as `signing_key` does.
@@ -64,19 +66,33 @@ def trusted(config: Config) -> Trusted:
         for number, text in enumerate(config.signing.trusted)
     ]
     if config.signing.private_key == "made-here":
-        keys.append(_made_here(Path(config.root).absolute() / "keys").public)
+        keys.append(_made_here(_folder(config)).public)
     return {key.fingerprint: key for key in keys}
 
 
 def _source(config: Config, secret: Callable[[str], str] | None) -> PrivateKey:
     kind, _, name = config.signing.private_key.partition("/")
     if kind == "made-here":
-        return _made_here(Path(config.root).absolute() / "keys")
+        return _made_here(_folder(config))
     if kind == "environment":
         return private_key(_variable().encode(), VARIABLE)
     if secret is None:
         raise Unsupported(f"the secret {name!r} cannot be read here", expected="a flow run")
     return private_key(secret(name).encode(), f"the secret {name}")
+
+
+def _folder(config: Config) -> Path:
+    """Where a key is made: never in a bucket, where it would lie beside what it signs."""
+    root = config.root.removeprefix("file://")
+    if "://" in root:
+        raise ConfigError(
+            f"signing.private_key is made-here, but root (={config.root}) is no folder here",
+            expected="root in a folder on this disk, or a key that is kept elsewhere",
+            holds="no key was made and nothing was signed",
+            do=f"set signing.private_key to environment (PEM in {VARIABLE}) or secret/NAME, "
+            "and put its public half into signing.trusted",
+        )
+    return Path(root).absolute() / "keys"
 
 
 def _variable() -> str:

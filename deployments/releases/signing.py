@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from model_signing.hashing import Config as Hashing
 
 SIGNATURE = "SIGNATURE"
+ANOTHER = (
+    "let another version serve (.venv/bin/python -m flows rollback --why …), or make one "
+    "(.venv/bin/prefect deployment run retrain/on-demand)"
+)
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 
@@ -111,8 +115,7 @@ def signer_of(bundle: bytes | None, digest: str, trusted: Trusted) -> PublicKey:
             digest,
             f"it is signed by the key {str(key)[:12]!r}, which is not trusted",
             expected=ours,
-            do="if you know that key, add its public half to signing.trusted; else register "
-            "the version anew",
+            do=f"if you know that key, add its public half to signing.trusted; else {ANOTHER}",
         )
     return trusted[key]
 
@@ -153,7 +156,7 @@ def refused(
     found: str,
     *,
     expected: str = "exactly the files that were registered",
-    do: str = "register the version anew, or roll back to one that verifies",
+    do: str = ANOTHER,
 ) -> ReleaseError:
     """The error that every release which is not what it should be ends with."""
     return ReleaseError(

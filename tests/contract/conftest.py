@@ -1,8 +1,26 @@
-"""Each place under the same tests. `local` is the only one yet."""
+"""Each place under the same tests, by a harness of its own (harness.py).
 
+A place joins with one line in PLACES: a context manager that yields its harness.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+
+import pytest
+
+from tests.contract.harness import Harness
+from tests.contract.memory import memory_harness
 from tests.local.fixtures import config as config
-from tests.local.fixtures import endpoints as endpoints
-from tests.local.fixtures import make_release as make_release
-from tests.local.fixtures import place as place
-from tests.local.fixtures import production as production
 from tests.local.fixtures import root as root
+from tests.local.harness import local_harness
+
+PLACES: Mapping[str, Callable[[], AbstractContextManager[Harness]]] = {
+    "local": local_harness,
+    "memory": memory_harness,
+}
+
+
+@pytest.fixture(scope="session", params=[*PLACES])
+def harness(request) -> Iterator[Harness]:
+    with PLACES[request.param]() as made:
+        yield made

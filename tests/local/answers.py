@@ -1,7 +1,9 @@
 """A model server that is all contract and no model: it answers the question itself.
 
-The file `behaviour.json` of its release says how: {"answer", "fails", "delay_s", "exit",
-"ready_after_s"}; like model.serve it refuses a release whose MANIFEST does not hold.
+The file `behaviour.json` of its release says how: {"answer", "fails_every": n-th request,
+"fails_on": text in a question that always fails, "delay_s", "cold": [first requests, seconds
+that each of them takes longer], "exit", "ready_after_s"}; like model.serve it refuses a
+release whose MANIFEST does not hold.
 
     python -m tests.local.answers --release DIR
 """
@@ -32,6 +34,8 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         time.sleep(self.behaviour.get("delay_s", 0))
         type(self).count += 1
+        cold, longer_s = self.behaviour.get("cold", (0, 0))
+        time.sleep(longer_s if self.count <= cold else 0)
         every = self.behaviour.get("fails_every", 0)
         if every and self.count % every == 0:
             return self.reply(500, {"error": "told to fail"})
@@ -39,6 +43,9 @@ class Handler(BaseHTTPRequestHandler):
             questions = [instance["question"] for instance in json.loads(body)["instances"]]
         except (ValueError, KeyError, TypeError) as error:
             return self.reply(400, {"error": repr(error)})
+        fails_on = self.behaviour.get("fails_on")
+        if fails_on and any(fails_on in question for question in questions):
+            return self.reply(500, {"error": "told to fail on that question"})
         answer = self.behaviour.get("answer")
         predictions = [{"answer": answer or q, "confidence": 1.0} for q in questions]
         return self.reply(200, {"predictions": predictions})

@@ -1,5 +1,6 @@
 """A real stack below a temporary folder: supervisord, Envoy and stand-in model servers."""
 
+import itertools
 import json
 import secrets
 import shutil
@@ -10,19 +11,26 @@ from pathlib import Path
 
 import pytest
 
-from deployments import Endpoint, Place, Release, local
+from deployments import Desired, Endpoint, Observed, Place, Release, Server, local
+from deployments.local.envoy.configuration import Guard
+from deployments.local.envoy.program import endpoint_programs
 from deployments.local.layout import layout_of
 from deployments.local.servers import local_of
-from deployments.local.stack import life as stack
+from deployments.local.stack.life import start_programs
 from deployments.local.stack.ports import is_free
+from deployments.local.stack.serving import wait_for_endpoints
 from deployments.local.supervisor.programs import Supervisor
 from deployments.releases import folder as releases
 from deployments.releases.keys import signing_key, trusted
 from deployments.store import open_store
-from policy.config import Config, load_config
+from policy.config import Config, LocalEndpoint, load_config
 
 PROJECT = Path(__file__).parents[2]
 SERVER = "tests.local.answers"
+QUESTIONS = "".join(
+    json.dumps({"instance": {"question": f"q{n}"}, "answer": f"q{n}", "family": "echo"}) + "\n"
+    for n in range(10)
+)
 
 
 def free_row(length: int) -> int:
@@ -34,21 +42,23 @@ def free_row(length: int) -> int:
 
 
 def configured(root: Path) -> Config:
-    """deployments/local.yaml with its own root and free ports."""
+    """deployments/local.yaml with its own root, scratch and free ports."""
     config = load_config(PROJECT / "deployments/local.yaml")
-    names = (
-        "prefect_port",
-        "staging_port",
-        "staging_admin_port",
-        "production_port",
-        "production_admin_port",
-        "metrics_port",
+    ports = itertools.count(free_row(2 * len(config.endpoints) + 22))
+    local = local_of(config).model_copy(
+        update={
+            "prefect_port": next(ports),
+            "metrics_port": next(ports),
+            "endpoints": {
+                name: LocalEndpoint(port=next(ports), admin_port=next(ports))
+                for name in config.endpoints
+            },
+            "model_ports": (first := next(ports), first + 19),
+        }
     )
-    first = free_row(len(names) + 20)
-    ports = {name: first + index for index, name in enumerate(names)}
-    models = (first + len(names), first + len(names) + 19)
-    local = local_of(config).model_copy(update={**ports, "model_ports": models})
-    return config.model_copy(update={"root": str(root), "local": local})
+    return config.model_copy(
+        update={"root": str(root), "scratch": str(root / "scratch"), "local": local}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -67,13 +77,17 @@ def config(root) -> Config:
 @pytest.fixture(scope="session")
 def endpoints(config) -> Iterator[Config]:
     """Both Envoys under supervisord; no Prefect."""
-    layout = layout_of(config.root)
     try:
-        stack.start_programs(config, stack.endpoint_programs(config, layout))
-        stack.wait_for_endpoints(config, lambda line: None)
+        start_endpoints(config)
         yield config
     finally:
-        Supervisor(layout).shutdown()
+        Supervisor(layout_of(config)).shutdown()
+
+
+def start_endpoints(config: Config, guard: Guard | None = None) -> None:
+    """Envoy of every endpoint, under supervisord, serving nothing yet."""
+    start_programs(config, endpoint_programs(config, layout_of(config), guard))
+    wait_for_endpoints(config, lambda line: None)
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +99,7 @@ def maker(root: Path) -> Callable[..., Release]:
     """Publishes releases whose server behaves as told (tests/local/answers.py), each once."""
     made: dict[str, Release] = {}
     config = load_config(PROJECT / "deployments/local.yaml")
-    config = config.model_copy(update={"root": str(root)})
+    config = config.model_copy(update={"root": str(root), "scratch": str(root / "scratch")})
 
     def make(version: str, **behaviour) -> Release:
         if version not in made:
@@ -93,6 +107,7 @@ def maker(root: Path) -> Callable[..., Release]:
             folder.mkdir(parents=True)
             text = json.dumps({"version": version, **behaviour})
             (folder / "behaviour.json").write_text(text)
+            (folder / "requests.jsonl").write_text(QUESTIONS)
             digest = releases.seal(folder, signing_key(config))
             releases.publish(open_store(str(root)), folder, digest, trusted(config))
             made[version] = Release(version, digest)
@@ -111,19 +126,37 @@ def production(place) -> Endpoint:
     return place.endpoint("production")
 
 
-def wait_ready(endpoint: Endpoint, *versions: str, limit_s: float = 20) -> None:
+def until(true: Callable[[], bool], limit_s: float = 20) -> None:
+    """Wait until it is true; an assertion that names it after `limit_s`."""
     start = time.monotonic()
-    while not all(endpoint.ready(version) for version in versions):
-        assert time.monotonic() - start < limit_s, f"{versions} did not get ready"
+    while not true():
+        assert time.monotonic() - start < limit_s, "it did not come true"
         time.sleep(0.02)
 
 
-def serve(endpoint: Endpoint, *releases: Release) -> None:
-    """Deploy exactly these, ready, with all traffic on the first."""
-    for release in releases:
-        endpoint.deploy(release)
-    versions = [release.version for release in releases]
-    wait_ready(endpoint, *versions)
-    endpoint.set_weights({versions[0]: 100})
-    for version in set(endpoint.deployed()) - set(versions):
-        endpoint.undeploy(version)
+def bring(endpoint: Endpoint, desired: Desired, limit_s: float = 20) -> Observed:
+    """Order it again and again, as a controller does, until the endpoint is so."""
+    start = time.monotonic()
+    while True:
+        endpoint.apply(desired)
+        seen = endpoint.observe()
+        if _is(seen, desired):
+            return seen
+        assert time.monotonic() - start < limit_s, (seen, desired)
+        time.sleep(0.02)
+
+
+def _is(seen: Observed, desired: Desired) -> bool:
+    ready = {r.version: Server("ready", r.digest) for r in desired.releases}
+    return (
+        dict(seen.servers) == ready
+        and dict(seen.weights) == {v: share for v, share in desired.weights.items() if share}
+        and dict(seen.mirror) == dict(desired.mirror)
+    )
+
+
+def serve(endpoint: Endpoint, *releases: Release) -> Desired:
+    """Exactly these, ready; all traffic to the first, which is the fallback."""
+    desired = Desired(releases, {releases[0].version: 100}, releases[0].version)
+    bring(endpoint, desired)
+    return desired

@@ -1,18 +1,18 @@
 """A controller in a process of its own that ends itself by SIGKILL at one of its records.
 
-`drive` is what flows/rollout.py does, in the same order, on a real place.
+`drive` is what a rollout's flow does, in the same order, on a real place.
 """
 
 import faulthandler
 import os
 import signal
 from dataclasses import dataclass, replace
-from unittest.mock import patch
 
-from deployments import Store, local
+from deployments import Store, command, local
 from policy.config import parse_config
-from policy.rollout.record import finished
-from tasks.rollout import steps as tasks
+from policy.rollout.plans import plan_for
+from policy.rollout.requests import Request
+from tasks.rollout.controller import drive as look_until
 from tests.benchmarks.rollout_trials import SERVER
 
 
@@ -24,11 +24,8 @@ class MortalStore:
     spare: int
     before: bool
 
-    def read(self, key):
-        return self.store.read(key)
-
-    def list(self, prefix):
-        return self.store.list(prefix)
+    def __getattr__(self, name):
+        return getattr(self.store, name)
 
     def create(self, key, data):
         if self.spare == 0 and self.before:
@@ -42,15 +39,20 @@ class MortalStore:
 def drive(config: str, version: str, spare: int, before: bool) -> None:
     """Roll `version` out to production, or die; a negative `spare` never dies.
 
-    The run that goes on is the same one, retried: it does not begin anew what was decided.
+    The run that goes on makes the same request again: it does not begin anew.
     """
-    os.environ["PREFECT__RUNTIME__FLOW_RUN__ID"] = f"run of {version}"
     faulthandler.dump_traceback_later(100)  # a process that hangs says where
     settings = parse_config(config, "the test's configuration")
     place = local.connect(settings, server=SERVER)
     mortal = replace(place, store=MortalStore(place.store, spare, before))
-    with patch("tasks.rollout.steps.connect", lambda _config: mortal):
-        state = tasks.begin.fn(settings, "production", version, "a mortal")
-        while not finished(state):
-            state = tasks.step.fn(settings, state)
-        tasks.settle.fn(settings, state)
+    request = Request(
+        id=f"run of {version}", kind="rollout", endpoint="production", by="a mortal",
+        why="a test", version=version, plan=plan_for(settings, "production"),
+    )  # fmt: skip
+    command.make(mortal, request)
+    look_until(
+        mortal,
+        "production",
+        lambda state: state.requests[request.id].decided,
+        by="a mortal",
+    )

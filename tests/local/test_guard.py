@@ -9,12 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deployments import local
+from deployments import Desired, local
 from deployments.local.envoy.configuration import TOKENS, Guard
 from deployments.local.layout import layout_of
-from deployments.local.stack import life as stack
 from deployments.local.supervisor.programs import Supervisor
-from tests.local.fixtures import SERVER, configured, maker, serve
+from tests.local.fixtures import SERVER, bring, configured, maker, serve, start_endpoints
 
 TOKEN = "s3cret-of-the-test"
 GUARD = Guard(tokens=True, rate_per_s=40, sticky_header="x-user", request_bytes_max=20_000)
@@ -26,24 +25,24 @@ ASK = {"instances": [{"question": "what colour?"}]}
 def guarded():
     """Two versions behind a guarded endpoint, and its folder."""
     root = Path(tempfile.mkdtemp(prefix="arr"))
-    config, layout = configured(root), layout_of(str(root))
+    config = configured(root)
     os.environ[TOKENS] = f"another,{TOKEN}"
     try:
-        stack.start_programs(config, stack.endpoint_programs(config, layout, GUARD))
-        stack.wait_for_endpoints(config, lambda line: None)
+        start_endpoints(config, GUARD)
         endpoint = local.connect(config, SERVER, GUARD).endpoint("production")
-        serve(endpoint, maker(root)(ONE), maker(root)(TWO))
-        yield endpoint, root
+        make = maker(root)
+        serve(endpoint, *(releases := (make(ONE), make(TWO))))
+        yield endpoint, root, releases
     finally:
         del os.environ[TOKENS]
-        Supervisor(layout).shutdown()
+        Supervisor(layout_of(config)).shutdown()
         shutil.rmtree(root)
 
 
 @pytest.fixture
 def client(guarded):
     headers = {"authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=guarded[0].url, headers=headers) as client:
+    with httpx.Client(base_url=guarded[0].url, headers=headers, trust_env=False) as client:
         yield client
 
 
@@ -62,7 +61,7 @@ def test_a_pinned_request_needs_a_token_too(client):
 
 def test_an_accepted_token_gets_in_and_stays_at_the_door(client, guarded):
     assert client.post("/predict", json=ASK).status_code == 200
-    assert guarded[0].send(ONE, ASK["instances"]).status == 200
+    assert guarded[0].ask(ONE, ASK["instances"]).status == 200
     files = [path for path in guarded[1].rglob("*") if path.is_file()]
     assert len(files) > 10
     assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
@@ -71,7 +70,8 @@ def test_an_accepted_token_gets_in_and_stays_at_the_door(client, guarded):
 def test_health_and_metrics_need_no_token(client):
     assert client.get("/health", headers={"authorization": ""}).status_code == 200
     reply = client.get("/metrics", headers={"authorization": ""})
-    assert f'envoy_endpoint_attempts{{version="{ONE}",code="200",flags="-"}}' in reply.text
+    of = f'version="{ONE}",use="split",by="{ONE}",code="200",flags="-"'
+    assert f"envoy_endpoint_requests{{{of}}}" in reply.text
 
 
 def test_a_large_request_is_refused_by_its_size(client):
@@ -82,7 +82,8 @@ def test_a_large_request_is_refused_by_its_size(client):
 
 
 def test_more_than_the_rate_is_told_to_wait(client, guarded):
-    guarded[0].set_weights({ONE: 100})
+    endpoint, _, releases = guarded
+    bring(endpoint, Desired(releases, {ONE: 100}, ONE))
     seen = Counter(client.post("/predict", json=ASK).status_code for _ in range(300))
     assert seen[429] > 50
     assert seen[200] >= GUARD.rate_per_s
@@ -91,12 +92,11 @@ def test_more_than_the_rate_is_told_to_wait(client, guarded):
 
 
 def test_a_user_never_goes_back_while_the_weight_grows(client, guarded):
-    endpoint, _ = guarded
+    endpoint, _, releases = guarded
     users = [f"user-{n}" for n in range(30)]
     before = dict.fromkeys(users, ONE)
     for weight in (0, 30, 60, 100):
-        endpoint.set_weights({version: share for version, share in
-                              ((ONE, 100 - weight), (TWO, weight)) if share})  # fmt: skip
+        bring(endpoint, Desired(releases, {ONE: 100 - weight, TWO: weight}, ONE))
         now = {user: _version_of(client, user) for user in users}
         assert {_version_of(client, users[0]) for _ in range(3)} == {now[users[0]]}
         assert not [u for u in users if before[u] == TWO and now[u] == ONE]

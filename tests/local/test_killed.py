@@ -24,6 +24,7 @@ PLAN = {
     "bake_s": 0.3,
     "look_s": 0.05,
     "replay_per_s": 0,
+    "little_traffic": "wait",
     "watch__s": 0.3,
     "watch__requests_min": 0,
     "limits__labels_min": 0,
@@ -60,14 +61,16 @@ def driven(live, processes, version, spare=-1, before=False):
 
 
 def records_of(live, version):
-    state = ledger.read(live.store)  # raises if the chain is broken
-    rollouts = {
-        record.event.rollout.id
-        for record in state.records
-        if record.event.kind == "rollout" and record.event.rollout.version == version
-    }
-    assert len(rollouts) <= 1, "one rollout, not a second"
-    return [rollout for name in rollouts for _, rollout in state.of_rollout(name)]
+    ledger.audit(live.store)  # raises if the chain is broken
+    rollouts = [
+        event.rollout
+        for record in ledger.records(live.store)
+        if (event := record.event).kind in ("rollout", "requested")
+        and event.rollout is not None
+        and event.rollout.version == version
+    ]
+    assert len({rollout.id for rollout in rollouts}) <= 1, "one rollout, not a second"
+    return rollouts
 
 
 def points():
@@ -113,5 +116,5 @@ def must_have_ended(live, version, stable, end, path):
     assert records[-1].phase is end
     serves = version if end is Phase.DONE else stable
     assert live.now().stable == serves
-    assert dict(live.endpoint.weights()) == {serves: 100}
-    assert list(live.endpoint.deployed()) == [serves]
+    assert live.weights() == {serves: 100}
+    assert list(live.endpoint.observe().servers) == [serves]

@@ -1,27 +1,33 @@
-"""What Prometheus is told, by the program that `make up` keeps, read by its official parser."""
+"""What Prometheus is told, read by its official parser."""
 
 import os
 import signal
+import sys
 import time
+from functools import partial
+from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments import ledger
+from deployments import Desired, ledger
+from deployments.local import loopback
 from deployments.local.layout import layout_of
-from deployments.local.stack import life as stack
+from deployments.local.stack.life import start_programs
 from deployments.local.supervisor.programs import Supervisor
+from deployments.local.supervisor.sections import Program
 from deployments.store import open_store
 from policy.evidence.comparison import decides_at
-from policy.ledger import RolloutChanged
+from policy.records import RolloutChanged
 from policy.rollout.machine import abort, approve
 from policy.rollout.record import Phase
-from tests.local.fixtures import serve
+from tests.local import fixtures
+from tests.local.fixtures import bring
 from tests.policy.worlds import Behaviour, begin, make_plan, run, until, world
 
 ONE, TWO = "2026.11.22-1111111", "2026.11.22-2222222"
+PROGRAM = "metrics"
 WHO, WHY = "somebody-private", "a reason of theirs"
 
 
@@ -32,17 +38,33 @@ def told(endpoints, place, production, make_release):
     write(endpoints, "production", run(world(Behaviour(errors=0.5)), begin()))
     waiting = until(Phase.AWAITING_APPROVAL, world(), make_plan(approval=True))
     write(endpoints, "production", [waiting])
-    layout = layout_of(endpoints.root)
-    stack.start_programs(endpoints, [stack.metrics_program(endpoints, layout)])
-    serve(production, make_release(ONE), make_release(TWO, fails_every=3))
-    production.set_weights({ONE: 70, TWO: 30})
+    start_programs(endpoints, [exporter(endpoints)])
+    pair = make_release(ONE), make_release(TWO, fails_every=3)
+    bring(production, Desired(pair, {ONE: 70, TWO: 30}, ONE))
     for _ in range(60):
-        assert production.send(None, [{"question": "what colour?"}]).status == 200
-    for _ in range(3):  # every third of them fails, whoever asks for it by name
-        production.send(TWO, [{"question": "what colour?"}])
+        assert production.ask(None, [{"question": "what colour?"}]).status == 200
     time.sleep(1.3)
-    stack.wait_for_metrics(endpoints, lambda line: None)
+    fixtures.until(partial(loopback.answers, endpoints.local.metrics_port, "/metrics"))
     return endpoints
+
+
+def exporter(config):
+    file = layout_of(config).supervisor / "metrics.json"
+    file.write_text(config.model_dump_json())
+    port = str(config.local.metrics_port)
+    return Program(
+        name=PROGRAM,
+        command=[
+            sys.executable,
+            "-m",
+            "deployments.metrics.exporter",
+            str(file),
+            "--port",
+            port,
+        ],
+        environment={},
+        folder=Path.cwd(),
+    )
 
 
 def write(config, endpoint, records):
@@ -53,7 +75,8 @@ def write(config, endpoint, records):
 
 def scrape(config):
     """Every sample by its name and labels, through the official parser."""
-    reply = httpx.get(f"http://127.0.0.1:{config.local.metrics_port}/metrics", timeout=20)
+    with loopback.client(config.local.metrics_port) as client:
+        reply = client.get("/metrics", timeout=20)
     assert reply.status_code == 200
     families = list(text_string_to_metric_families(reply.text))
     assert len({family.name for family in families}) == len(families)
@@ -70,17 +93,17 @@ def test_the_endpoint_is_told_as_its_data_plane_has_it(told, place):
     for endpoint in ("staging", "production"):
         assert samples["arr_coc_endpoint_up", endpoint] == 1
     for version, weight in ((ONE, 0.7), (TWO, 0.3)):
-        counts = place.telemetry.counts("production", version)
+        counts = place.telemetry.read("production", [version]).samples[version].counts
         of = (version, "production")
         assert samples["arr_coc_endpoint_weight_ratio", *of] == weight
         assert samples["arr_coc_endpoint_ready", *of] == 1
-        assert samples["arr_coc_endpoint_attempts_total", *of] == counts.requests > 0
-        assert samples["arr_coc_endpoint_attempt_errors_total", *of] == counts.errors
-        buckets = [samples["arr_coc_endpoint_attempt_seconds_bucket", *sorted((*of, edge))]
+        assert samples["arr_coc_endpoint_requests_total", *of] == counts.requests > 0
+        assert samples["arr_coc_endpoint_request_errors_total", *of] == counts.errors
+        buckets = [samples["arr_coc_endpoint_request_seconds_bucket", *sorted((*of, edge))]
                    for edge in ("0.001", "0.05", "10.0", "+Inf")]  # fmt: skip
         assert buckets == sorted(buckets)
         assert buckets[-1] == sum(counts.latency)
-    assert samples["arr_coc_endpoint_attempt_errors_total", TWO, "production"] > 0
+    assert samples["arr_coc_endpoint_request_errors_total", TWO, "production"] > 0
 
 
 def test_the_rollout_is_told_as_the_ledger_has_it(told):
@@ -127,8 +150,9 @@ def test_what_is_written_next_is_told_at_the_next_scrape(told):
 
 
 def test_nobody_and_no_reason_is_told(told):
-    text = httpx.get(f"http://127.0.0.1:{told.local.metrics_port}/metrics").text
-    records = (r.model_dump_json() for r in ledger.read(open_store(told.root)).records)
+    with loopback.client(told.local.metrics_port) as client:
+        text = client.get("/metrics").text
+    records = (r.model_dump_json() for r in ledger.records(open_store(told.root)))
     assert any(WHY in record for record in records)
     assert WHO not in text
     assert WHY not in text
@@ -136,22 +160,23 @@ def test_nobody_and_no_reason_is_told(told):
 
 
 def test_only_this_machine_is_answered_and_a_death_costs_one_scrape(told):
-    supervisor = Supervisor(layout_of(told.root))
-    process = next(p for p in supervisor.processes() if p.program == stack.METRICS)
+    supervisor = Supervisor(layout_of(told))
+    process = next(p for p in supervisor.processes() if p.program == PROGRAM)
     listening = [c.laddr for c in psutil.Process(process.pid).net_connections()
                  if c.status == psutil.CONN_LISTEN]  # fmt: skip
     assert [tuple(address) for address in listening] == [("127.0.0.1", told.local.metrics_port)]
     before = scrape(told)["arr_coc_rollouts_total", "production", "promoted"]
     os.kill(process.pid, signal.SIGKILL)
     time.sleep(0.2)
-    stack.wait_for_metrics(told, lambda line: None)
+    fixtures.until(partial(loopback.answers, told.local.metrics_port, "/metrics"))
     assert scrape(told)["arr_coc_rollouts_total", "production", "promoted"] == before
 
 
 def test_what_is_away_is_left_out_and_said_so(told):
-    supervisor = Supervisor(layout_of(told.root))
+    supervisor = Supervisor(layout_of(told))
     envoy = next(p for p in supervisor.processes() if p.program == "envoy-staging")
-    extra = layout_of(told.root).root / "ledger" / "00000999.json"
+    number = ledger.read(open_store(told.root)).number + 1
+    extra = Path(told.root) / "ledger" / f"{number:08}.json"
     extra.write_text("{}")
     psutil.Process(envoy.pid).suspend()
     try:

@@ -1,4 +1,4 @@
-"""Held-out questions at a steady rate, with a tally that can be trusted."""
+"""Held-out questions at a steady rate, and a record of them that can be trusted."""
 
 import json
 import os
@@ -10,9 +10,14 @@ import time
 import psutil
 import pytest
 
-from deployments.replay import read_requests, replaying
+from deployments import Desired, local
+from deployments.local.layout import layout_of
+from deployments.local.supervisor.programs import Supervisor
+from deployments.questions import read_requests
+from deployments.replay import Sent, replayed, replaying
+from policy.counts import Compared, Labelled
 from policy.errors import DataError, JobFailed
-from tests.local.fixtures import serve
+from tests.local.fixtures import SERVER, bring, until
 
 GOOD, WRONG = "2026.11.24-aaaaaaa", "2026.11.24-bbbbbbb"
 
@@ -29,72 +34,92 @@ def questions(root):
 
 
 @pytest.fixture(scope="module")
-def serving(production, make_release):
+def releases(make_release):
     """One version that repeats the question, which is right, and one that always errs."""
-    serve(production, make_release(GOOD), make_release(WRONG, answer="nonsense"))
-    production.set_weights({GOOD: 50, WRONG: 50})
+    return make_release(GOOD), make_release(WRONG, answer="nonsense")
+
+
+@pytest.fixture
+def serving(production, releases):
+    bring(production, Desired(releases, {GOOD: 50, WRONG: 50}, GOOD))
     return production
 
 
+def known(place, *versions):
+    return place.telemetry.read("production", versions)
+
+
 def test_answers_are_judged_by_the_version_that_gave_them(serving, endpoints, place, questions):
-    before = place.telemetry.labels("production", GOOD)
-    with replaying(endpoints, "production", questions, per_s=50) as tally:
-        deadline = time.monotonic() + 20
-        while tally()["total"]["sent"] < 100:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-    final = tally()
-    good, wrong = final["versions"][GOOD], final["versions"][WRONG]
-    assert good["correct"] == good["labelled"] == good["sent"] > 10
-    assert wrong["labelled"] == wrong["sent"] > 10
-    assert (wrong["correct"], final["total"]["failed"]) == (0, 0)
-    assert final["total"]["sent"] == good["sent"] + wrong["sent"]
-    after = place.telemetry.labels("production", GOOD)
-    assert after.labels - before.labels == after.correct - before.correct == good["labelled"]
+    before = known(place, GOOD, WRONG).samples
+    with replaying(endpoints, "production", questions, per_s=50) as so_far:
+        until(lambda: so_far().sent >= 100)
+    after = known(place, GOOD, WRONG).samples
+    good, wrong = (
+        Labelled(
+            labels=after[version].labelled.labels - before[version].labelled.labels,
+            correct=after[version].labelled.correct - before[version].labelled.correct,
+        )
+        for version in (GOOD, WRONG)
+    )
+    assert good.correct == good.labels > 10
+    assert (wrong.correct, wrong.labels > 10) == (0, True)
+    assert so_far() == Sent(sent=good.labels + wrong.labels, failed=0, late=so_far().late)
 
 
-def test_a_shadow_is_compared_with_what_serves(serving, endpoints, place, questions):
-    serving.set_weights({GOOD: 100})
-    serving.mirror(WRONG, 50)
-    with replaying(endpoints, "production", questions, per_s=60) as tally:
-        deadline = time.monotonic() + 20
-        while tally()["shadows"].get(WRONG, {}).get("compared", 0) < 20:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-    seen = tally()["shadows"][WRONG]
-    assert seen["compared"] == seen["differed"] <= tally()["total"]["sent"] * 0.55
-    assert place.telemetry.compared("production", WRONG).differed == seen["differed"]
-    serving.set_weights({GOOD: 50, WRONG: 50})
+def test_a_mirror_is_compared_with_what_serves(serving, releases, endpoints, place, questions):
+    bring(serving, Desired(releases, {GOOD: 100}, GOOD, {WRONG: 50}))
+    with replaying(endpoints, "production", questions, per_s=60) as so_far:
+        until(lambda: known(place, WRONG).compared.get(WRONG, Compared()).compared >= 20)
+    seen = known(place, WRONG).compared[WRONG]
+    assert seen.compared == seen.differed <= so_far().sent * 0.55
 
 
 def test_the_rate_is_held(serving, endpoints, questions):
-    with replaying(endpoints, "production", questions, per_s=40) as tally:
-        deadline = time.monotonic() + 20
-        while not tally()["total"]["sent"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        first, start = tally()["total"]["sent"], time.monotonic()
+    with replaying(endpoints, "production", questions, per_s=40) as so_far:
+        until(lambda: so_far().sent > 0)
+        first, start = so_far().sent, time.monotonic()
         time.sleep(3)
-        sent, took = tally()["total"]["sent"] - first, time.monotonic() - start
-    assert sent / took == pytest.approx(40, rel=0.25)  # the tally is half a second old
+        sent, took = so_far().sent - first, time.monotonic() - start
+    assert sent / took == pytest.approx(40, rel=0.25)  # the total is half a second old
 
 
-def test_no_answer_is_a_failure_without_a_version(serving, endpoints, place, questions):
-    nobody = endpoints.local.model_ports[1]
-    config = endpoints.model_copy(
-        update={
-            "local": endpoints.local.model_copy(
-                update={"production_port": nobody, "model_ports": (1024, 1030)}
-            )
-        }
-    )
-    with replaying(config, "production", questions, per_s=50) as tally:
-        deadline = time.monotonic() + 20
-        while tally()["total"]["sent"] < 20:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-    final = tally()
-    assert final["total"]["failed"] == final["total"]["sent"] == final["versions"][""]["failed"]
+def test_an_endpoint_that_is_away_costs_questions_and_not_the_replay(
+    serving, endpoints, place, questions
+):
+    envoy = envoy_of(endpoints, "production")
+    before = replayed(place, "production")
+    with replaying(endpoints, "production", questions, per_s=40) as so_far:
+        until(lambda: so_far().sent > 20)
+        os.kill(envoy, signal.SIGKILL)
+        until(lambda: so_far().failed > 0)
+        until(lambda: envoy_of(endpoints, "production") not in (0, envoy))
+        failed = so_far().failed
+        sent = so_far().sent
+        until(lambda: so_far().sent > sent + 60)
+    assert so_far().failed < failed + 60, "it answers again"
+    after = replayed(place, "production")
+    assert after.sent - before.sent == so_far().sent
+    assert after.failed - before.failed == so_far().failed > 0
+
+
+def envoy_of(config, endpoint):
+    processes = Supervisor(layout_of(config)).processes()
+    return next(p.pid for p in processes if p.program == f"envoy-{endpoint}")
+
+
+def test_the_environment_s_proxy_sees_no_question(serving, endpoints, questions, monkeypatch):
+    """Nobody listens at the proxy, so whatever took it would fail."""
+    proxy = f"http://127.0.0.1:{endpoints.local.model_ports[1]}"
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with replaying(endpoints, "production", questions, per_s=40) as so_far:
+        until(lambda: so_far().sent >= 20)
+    assert so_far().failed == 0
+    place = local.connect(endpoints, SERVER)
+    assert place.endpoint("production").ask(None, [{"question": "?"}]).status == 200
+    assert known(place, GOOD).samples[GOOD].counts.requests > 0
 
 
 def test_a_replay_ends_with_its_killed_parent(serving, endpoints, questions, root):

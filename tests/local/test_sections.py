@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local.stack.orchestrator import WORKER, prefect_programs
+from deployments.local.stack.orchestrator import WORKER, environment, prefect_programs
 from deployments.local.supervisor.sections import Program, program_section
 from deployments.releases.keys import VARIABLE
 from policy.config import load_config
@@ -25,6 +25,16 @@ def test_only_the_worker_is_told_the_private_key():
     programs = prefect_programs(load_config(LOCAL))
     told = [p.name for p in programs if f'{VARIABLE}=""' not in section(p)["environment"]]
     assert told == [WORKER]
+
+
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+def test_no_proxy_stands_between_prefect_and_this_machine(monkeypatch, name):
+    for known in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(known, raising=False)
+    monkeypatch.setenv(name, "intranet,127.0.0.1")
+    config = load_config(LOCAL)
+    for told in (environment(config), *(p.environment for p in prefect_programs(config))):
+        assert told["NO_PROXY"] == told["no_proxy"] == "intranet,127.0.0.1,localhost"
 
 
 def test_each_port_is_a_process():

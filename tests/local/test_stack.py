@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -15,16 +16,25 @@ import psutil
 import pytest
 import yaml
 
-from deployments import local
+from deployments import Desired, command, ledger, local
 from deployments.local.envoy.configuration import TOKENS
+from deployments.local.envoy.program import program_of
 from deployments.local.layout import layout_of
+from deployments.local.servers import local_of, ports_of, program_name
 from deployments.local.stack import life as stack
 from deployments.local.stack.orchestrator import SERVER as PREFECT
 from deployments.local.stack.orchestrator import WORKER
 from deployments.local.stack.ports import is_free
+from deployments.local.stack.serving import wait_for_models
 from deployments.local.supervisor.programs import Supervisor, descendants
-from policy.errors import ConfigError, EndpointError, PortTaken
-from tests.local.fixtures import SERVER, configured, maker, wait_ready
+from deployments.store import open_store
+from deployments.stores.disk import DiskStore
+from policy.errors import ConfigError, EndpointError, PortTaken, StoreError
+from policy.records import Registered
+from policy.rollout.plans import at_once, plan_of
+from policy.rollout.requests import Request
+from tasks.reconciler import keep_driving
+from tests.local.fixtures import SERVER, bring, configured, maker, start_endpoints, until
 
 VERSION, OTHER = "2026.11.22-aaaaaaa", "2026.11.22-bbbbbbb"
 
@@ -34,13 +44,14 @@ def root():
     """A stack of its own for each test: they stop it."""
     folder = Path(tempfile.mkdtemp(prefix="arr"))
     yield folder
-    Supervisor(layout_of(str(folder))).shutdown()
     shutil.rmtree(folder)
 
 
 @pytest.fixture
 def config(root):
-    return configured(root)
+    made = configured(root)
+    yield made
+    Supervisor(layout_of(made)).shutdown()
 
 
 @pytest.fixture
@@ -49,9 +60,16 @@ def make_release(root):
 
 
 def start(config):
-    stack.start_programs(config, stack.endpoint_programs(config, layout_of(config.root)))
-    stack.wait_for_endpoints(config, lambda line: None)
+    start_endpoints(config)
     return local.connect(config, server=SERVER).endpoint("production")
+
+
+def up(config, **more):
+    stack.up(config, lambda line: None, file=Path("a/file.yaml"), **more)
+
+
+def down(config):
+    stack.down(config, lambda line: None)
 
 
 def stop_program(layout, name):
@@ -59,64 +77,133 @@ def stop_program(layout, name):
     subprocess.run([sys.executable, "-m", "supervisor.supervisorctl", *command], check=True)
 
 
-def ports_of(config):
-    single = {name: port for name, port in config.local if name.endswith("_port")}
-    return {**single, "model_ports": config.local.model_ports[0]}
-
-
-@pytest.mark.parametrize("setting", ["prefect_port", "staging_port", "production_admin_port"])
+@pytest.mark.parametrize(
+    "setting",
+    ["local.prefect_port", "local.metrics_port", "local.endpoints.staging.port",
+     "local.endpoints.production.admin_port"],
+)  # fmt: skip
 def test_a_taken_port_is_named_with_its_setting(config, setting):
-    port = getattr(config.local, setting)
+    port = local_of(config).ports[setting]
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
         other.listen()
         with pytest.raises(PortTaken) as taken:
-            stack.up(config, lambda line: None)
+            up(config)
     message = str(taken.value)
-    assert f"port {port} (local.{setting}) is taken by process {os.getpid()}" in message
+    assert f"port {port} ({setting}) is taken by process {os.getpid()}" in message
     assert "nothing was started" in message
-    assert not Supervisor(layout_of(config.root)).running()
+    assert not Supervisor(layout_of(config)).running()
 
 
-def test_a_root_too_long_for_a_socket_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"root \(=.*\) is too long"):
-        layout_of(str(tmp_path / ("long" * 20)))
+def test_a_store_in_which_the_ledger_would_not_be_safe_is_refused(config, monkeypatch):
+    class Forgetful(DiskStore):
+        def create(self, key, data):
+            """As some servers do that speak S3: the condition is ignored."""
+
+    monkeypatch.setattr(stack, "open_store", lambda _root, _scratch: Forgetful(config.root))
+    with pytest.raises(StoreError, match="ignores create-if-absent"):
+        up(config)
+    assert not Supervisor(layout_of(config)).running()
+
+
+def test_a_scratch_too_long_for_a_socket_is_named(config, root):
+    long = config.model_copy(update={"scratch": str(root / ("long" * 20))})
+    with pytest.raises(ConfigError, match=r"scratch \(=.*\) is too long"):
+        layout_of(long)
 
 
 def test_down_leaves_nothing_behind_and_up_brings_the_same_back(config, make_release):
-    layout = layout_of(config.root)
+    layout = layout_of(config)
     production = start(config)
-    for version in (VERSION, OTHER):
-        production.deploy(make_release(version))
-    wait_ready(production, VERSION, OTHER)
-    production.set_weights({VERSION: 80, OTHER: 20})
+    releases = (make_release(VERSION), make_release(OTHER))
+    desired = Desired(releases, {VERSION: 80, OTHER: 20})
+    bring(production, desired)
     daemon = int((layout.supervisor / "supervisord.pid").read_text())
     mine = [daemon, *(p.pid for p in descendants(Supervisor(layout).url))]
     assert len(mine) == 1 + 2 + 4  # supervisord, two Envoys, two servers of two versions
 
-    stack.down(config, lambda line: None)
+    down(config)
     assert [pid for pid in mine if psutil.pid_exists(pid)] == []
-    assert [p for p in psutil.process_iter(["cmdline"]) if _mentions(p, layout.root)] == []
-    assert all(is_free(port) for port in ports_of(config).values())
+    assert [p for p in psutil.process_iter(["cmdline"]) if _mentions(p, layout.scratch)] == []
+    assert all(is_free(port) for port in local_of(config).ports.values())
     assert not layout.socket.exists()
 
     again = start(config)
-    assert again.weights() == {VERSION: 80, OTHER: 20}
-    wait_ready(again, VERSION, OTHER)
-    for program in ("envoy-production", f"model-production-{OTHER}"):
+    assert again.observe().weights == desired.weights
+    until(lambda: ready(again) == {VERSION, OTHER})
+    for program in (program_of("production"), program_name("production", OTHER)):
         stop_program(layout, program)
     again = start(config)
-    wait_ready(again, VERSION, OTHER)
-    stack.down(config, lambda line: None)
-    stack.down(config, lambda line: None)  # twice is fine
+    until(lambda: ready(again) == {VERSION, OTHER})
+    down(config)
+    down(config)  # twice is fine
+
+
+def ready(endpoint):
+    return {v for v, server in endpoint.observe().servers.items() if server.state == "ready"}
+
+
+def test_what_serves_is_what_the_ledger_says_though_scratch_was_lost(config, make_release):
+    made = make_release(VERSION)
+    promoted(config, made)
+    start_endpoints(config)
+    with Reconciler(config):
+        wait_for_models(config, lambda line: None)
+    down(config)
+    layout = layout_of(config)
+    for lost in (layout.scratch / "serving", layout.scratch / "endpoints", layout.programs):
+        shutil.rmtree(lost)
+    production = start(config)
+    assert production.observe().weights == {}
+    with Reconciler(config):
+        wait_for_models(config, lambda line: None)
+    assert production.observe().weights == {VERSION: 100}
+    assert ready(production) == {VERSION}
+
+
+def promoted(config, release):
+    """A ledger in which everybody waits for this release to be brought to production."""
+    place = local.connect(config, server=SERVER)
+    event = Registered(
+        version=release.version, digest=release.digest, accuracy=1, families={}, reasons=(),
+        lineage={},
+    )  # fmt: skip
+    ledger.append(place.store, lambda _state: event, by="a test")
+    plan = at_once(plan_of(config.rollout)).model_copy(update={"smoke_requests": 0})
+    asked = Request(
+        id="first", kind="rollout", endpoint="production", by="a test", why="a test",
+        version=release.version, plan=plan,
+    )  # fmt: skip
+    command.make(place, asked)
+
+
+class Reconciler:
+    """Somebody who drives production in this process."""
+
+    def __init__(self, config):
+        place, self.stop = local.connect(config, server=SERVER), threading.Event()
+        arguments = (config, place, "production", self.stop)
+        self.thread = threading.Thread(target=keep_driving, args=arguments, daemon=True)
+        self.config = config
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        until(self.ended, limit_s=60)
+        self.stop.set()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+    def ended(self):
+        state = ledger.read(open_store(self.config.root))
+        return state.endpoint("production").stable == VERSION
 
 
 def test_what_a_killed_supervisord_left_is_ended_before_the_next_start(config, make_release):
-    layout = layout_of(config.root)
+    layout = layout_of(config)
     production = start(config)
-    production.deploy(make_release(VERSION))
-    wait_ready(production, VERSION)
-    production.set_weights({VERSION: 100})
+    bring(production, Desired((make_release(VERSION),), {VERSION: 100}))
     orphans = [p.pid for p in descendants(Supervisor(layout).url)]
     os.kill(int((layout.supervisor / "supervisord.pid").read_text()), signal.SIGKILL)
     time.sleep(0.2)
@@ -124,44 +211,43 @@ def test_what_a_killed_supervisord_left_is_ended_before_the_next_start(config, m
 
     again = start(config)
     assert [pid for pid in orphans if psutil.pid_exists(pid)] == []
-    wait_ready(again, VERSION)
-    assert again.weights() == {VERSION: 100}
-    stack.down(config, lambda line: None)
+    until(lambda: ready(again) == {VERSION})
+    assert again.observe().weights == {VERSION: 100}
+    down(config)
 
 
 def test_a_changed_port_moves_the_endpoint(config, root):
     start(config)
     moved = configured(root)
     endpoint = start(moved)
-    assert endpoint.send(None, []).status in (200, 503)
-    assert is_free(config.local.production_port)
-    stack.down(moved, lambda line: None)
+    assert endpoint.ask(None, []).status in (200, 503)
+    assert is_free(ports_of(config, "production").port)
+    down(moved)
 
 
 def test_other_tokens_than_at_the_start_are_an_error(config, monkeypatch):
     start(config)
     monkeypatch.setenv(TOKENS, "new")
     with pytest.raises(EndpointError, match="differs from when the stack was started"):
-        stack.up(config, lambda line: None, deployments=False)
+        up(config, deployments=False)
 
 
 @pytest.mark.slow
 def test_the_whole_stack_comes_up_twice_and_goes_down(config, root):
     file = root / "config.yaml"
-    file.write_text(yaml.safe_dump(json.loads(config.model_dump_json())))
+    record = json.loads(config.model_dump_json())
+    file.write_text(yaml.safe_dump(record, sort_keys=False))
     try:
         assert "Prefect worker is up" in cli("up", file, "--no-deploy")
-        status = json.loads(cli("status", file, "--json"))
-        assert status["well"]
-        assert {p["program"] for p in status["programs"]} >= {PREFECT, WORKER}
+        parts = json.loads(cli("status", file, "--json"))["parts"]
+        assert {part["name"] for part in parts} >= {PREFECT, WORKER, stack.RECONCILER}
         started = time.monotonic()
         cli("up", file, "--no-deploy")
         assert time.monotonic() - started < 10
-        assert f"export PREFECT_API_URL=http://127.0.0.1:{config.local.prefect_port}/api" in (
-            cli("env", file)
-        )
-        worker = next(p for p in status["programs"] if p["program"] == WORKER)
-        os.kill(worker["pid"], signal.SIGKILL)
+        port = local_of(config).prefect_port
+        assert f"export PREFECT_API_URL=http://127.0.0.1:{port}/api" in cli("env", file)
+        worker = next(part for part in parts if part["name"] == WORKER)
+        os.kill(int(worker["state"].split("pid ")[1].split(",")[0]), signal.SIGKILL)
         deadline = time.monotonic() + 30
         while not json.loads(cli("status", file, "--json", check=False))["well"]:
             assert time.monotonic() < deadline

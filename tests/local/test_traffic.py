@@ -6,13 +6,14 @@ import os
 import signal
 import time
 
-import httpx
 import pytest
 
+from deployments import Desired
+from deployments.local import loopback
 from deployments.local.layout import layout_of
 from deployments.local.supervisor.programs import Supervisor
 from policy.errors import EndpointError
-from tests.local.fixtures import serve, wait_ready
+from tests.local.fixtures import bring, serve, until
 from tests.local.load import load
 
 HEALTHY = {"eds_health_status": "HEALTHY"}
@@ -20,14 +21,29 @@ STABLE, CANARY = "2026.11.22-aaaaaaa", "2026.11.22-bbbbbbb"
 
 
 @pytest.fixture(scope="module")
-def pair(production, make_release):
-    serve(production, make_release(STABLE), make_release(CANARY))
+def releases(make_release):
+    return make_release(STABLE), make_release(CANARY)
+
+
+@pytest.fixture(scope="module")
+def pair(production, releases):
+    serve(production, *releases)
     return production
 
 
 @pytest.fixture
+def give(pair, releases):
+    """Set the weights of the two, each falling back to the one given."""
+
+    def bring_weights(weights, fallback=STABLE):
+        bring(pair, Desired(releases, weights, fallback))
+
+    return bring_weights
+
+
+@pytest.fixture
 def supervisor(config):
-    return Supervisor(layout_of(config.root))
+    return Supervisor(layout_of(config))
 
 
 def servers(supervisor, version):
@@ -49,11 +65,11 @@ def wait_whole(config, supervisor, *versions):
 
     Two dead at once are one too many, and Envoy sees a death only after a second or two.
     """
-    admin = f"http://127.0.0.1:{config.local.production_admin_port}/clusters?format=json"
+    admin = loopback.client(config.local.endpoints["production"].admin_port)
     deadline = time.monotonic() + 30
     while True:
         states = [p.state for version in versions for p in servers(supervisor, version)]
-        clusters = httpx.get(admin).json()["cluster_statuses"]
+        clusters = admin.get("/clusters?format=json").json()["cluster_statuses"]
         health = [
             host["health_status"]
             for cluster in clusters
@@ -66,34 +82,34 @@ def wait_whole(config, supervisor, *versions):
         time.sleep(0.05)
 
 
-def test_no_request_fails_while_weights_change_fifty_times(pair):
+def test_no_request_fails_while_weights_change_fifty_times(pair, releases):
     weights = itertools.cycle([10, 30, 50, 100, 0])
     took = []
     with load(pair.url) as seen:
         for canary in itertools.islice(weights, 50):
+            wanted = {STABLE: 100 - canary, CANARY: canary}
             start = time.perf_counter()
-            pair.set_weights({STABLE: 100 - canary, CANARY: canary})
+            pair.apply(Desired(releases, wanted, STABLE))
             took.append(time.perf_counter() - start)
+            assert pair.observe().weights == {v: share for v, share in wanted.items() if share}
     print(f"{seen.failed} of {seen.sent} failed; {sorted(took)[25]:.3f} s, at most {max(took)}")
     assert seen.failed == 0
     assert seen.of(STABLE) > 100
     assert seen.of(CANARY) > 100
 
 
-def test_no_request_fails_while_versions_are_replaced(pair, make_release):
-    before = STABLE
-    pair.undeploy(CANARY)
+def test_no_request_fails_while_versions_are_replaced(pair, releases, make_release):
+    before = releases[0]
     with load(pair.url) as seen:
         for number in range(6):
-            after = f"2026.11.23-{number:07}"
-            pair.deploy(make_release(after))
-            wait_ready(pair, after)
-            for weight in (10, 50, 100):
-                pair.set_weights({before: 100 - weight, after: weight})
-                time.sleep(0.05)
-            pair.undeploy(before)
+            after = make_release(f"2026.11.23-{number:07}")
+            for weight in (0, 10, 50, 100):
+                shares = {before.version: 100 - weight, after.version: weight}
+                bring(pair, Desired((before, after), shares, before.version))
+            bring(pair, Desired((after,), {after.version: 100}, after.version))
             before = after
-        serve(pair, make_release(STABLE), make_release(CANARY))
+        bring(pair, Desired((*releases, before), {STABLE: 100}, STABLE))
+        serve(pair, *releases)
     print(f"{seen.failed} of {seen.sent} failed")
     assert seen.failed == 0
     assert len(seen.answers) == 7
@@ -108,9 +124,9 @@ def test_no_request_fails_while_versions_are_replaced(pair, make_release):
     ],
 )
 def test_no_request_fails_when_a_server_is_killed(
-    pair, config, supervisor, weights, victim, count
+    pair, give, config, supervisor, weights, victim, count
 ):
-    pair.set_weights(weights)
+    give(weights)
     wait_whole(config, supervisor, *weights)
     with load(pair.url) as seen:
         for _ in range(2):
@@ -121,11 +137,11 @@ def test_no_request_fails_when_a_server_is_killed(
     print(f"{seen.failed} of {seen.sent} failed")
     assert seen.failed == 0
     assert seen.sent > 300
-    wait_ready(pair, victim)
+    until(lambda: pair.observe().servers[victim].state == "ready")
 
 
-def test_a_version_with_a_fallback_survives_all_its_servers(pair, config, supervisor):
-    pair.set_weights({CANARY: 100}, fallback=STABLE)
+def test_a_version_with_a_fallback_survives_all_its_servers(pair, give, config, supervisor):
+    give({CANARY: 100})
     wait_whole(config, supervisor, STABLE, CANARY)
     with load(pair.url) as seen:
         time.sleep(0.3)
@@ -133,31 +149,31 @@ def test_a_version_with_a_fallback_survives_all_its_servers(pair, config, superv
         time.sleep(1.5)
     print(f"{seen.failed} of {seen.sent} failed")
     assert seen.failed == 0
-    assert pair.weights() == {CANARY: 100}
-    wait_ready(pair, CANARY)
+    assert pair.observe().weights == {CANARY: 100}
+    until(lambda: pair.observe().servers[CANARY].state == "ready")
 
 
-def test_the_way_back_from_a_version_that_only_fails_costs_no_request(pair, make_release):
+def test_the_way_back_from_a_version_that_only_fails_costs_no_request(
+    pair, releases, make_release
+):
     """Each request of it is about to be tried again somewhere else when the weights change."""
     bad = make_release("2026.11.22-5005005", fails_every=1)
     with load(pair.url, threads=8) as seen:
         for _ in range(2):
-            pair.deploy(bad)
-            wait_ready(pair, bad.version)
+            bring(pair, Desired((*releases, bad), {STABLE: 100}, STABLE))
             for _ in range(20):
-                pair.set_weights({bad.version: 100}, fallback=STABLE)
+                pair.apply(Desired((*releases, bad), {bad.version: 100}, STABLE))
                 time.sleep(0.05)
-                pair.set_weights({STABLE: 100})
-            pair.undeploy(bad.version)
+                pair.apply(Desired((*releases, bad), {STABLE: 100}, STABLE))
+            serve(pair, *releases)
     print(f"{seen.failed} of {seen.sent} failed")
     assert seen.failed == 0
     assert seen.of(bad.version) == 0
     assert seen.sent > 1000
 
 
-def test_envoy_killed_is_back_with_the_last_weights(pair, supervisor):
-    wait_ready(pair, STABLE, CANARY)
-    pair.set_weights({STABLE: 70, CANARY: 30})
+def test_envoy_killed_is_back_with_the_last_weights(pair, give, supervisor):
+    give({STABLE: 70, CANARY: 30})
     envoy = next(p for p in supervisor.processes() if p.program == "envoy-production")
     with load(pair.url) as seen:
         time.sleep(0.3)
@@ -167,36 +183,36 @@ def test_envoy_killed_is_back_with_the_last_weights(pair, supervisor):
             assert time.monotonic() - killed < 5
             time.sleep(0.01)
         gap = time.monotonic() - killed
-        assert pair.weights() == {STABLE: 70, CANARY: 30}
+        assert pair.observe().weights == {STABLE: 70, CANARY: 30}
     print(f"back after {gap:.2f} s; {seen.failed} of {seen.sent} failed")
     assert gap < 2.5
 
 
-def test_a_lost_notice_of_a_changed_file_is_made_up_for(pair, config):
-    pair.set_weights({STABLE: 100})
-    routes = layout_of(config.root).xds("production") / "routes.json"
+def test_a_lost_notice_of_a_changed_file_is_made_up_for(pair, give, config):
+    give({STABLE: 100})
+    routes = layout_of(config).xds("production") / "routes.json"
     before = routes.read_text()
-    pair.set_weights({STABLE: 40, CANARY: 60})
+    give({STABLE: 40, CANARY: 60})
     wanted = routes.read_text()
-    pair.set_weights({STABLE: 100})
+    give({STABLE: 100})
     assert routes.read_text() == before
     routes.write_text(wanted)  # in place, which Envoy does not notice
     time.sleep(0.3)
-    assert pair.weights() == {STABLE: 100}
-    pair.set_weights({STABLE: 40, CANARY: 60})
-    assert pair.weights() == {STABLE: 40, CANARY: 60}
+    assert pair.observe().weights == {STABLE: 100}
+    give({STABLE: 40, CANARY: 60})
 
 
-def test_what_envoy_refuses_is_an_error_and_leaves_the_split(pair, config, monkeypatch):
-    pair.set_weights({STABLE: 100})
-    routes = layout_of(config.root).xds("production") / "routes.json"
+def test_what_envoy_refuses_is_an_error_and_leaves_the_split(
+    pair, give, releases, config, monkeypatch
+):
+    give({STABLE: 100})
+    routes = layout_of(config).xds("production") / "routes.json"
     before = json.loads(routes.read_text())
-    monkeypatch.setattr("deployments.local.envoy.plane._PATIENCE_S", (0.5, 0.5))
     monkeypatch.setattr("deployments.local.envoy.routes.REQUEST_TIMEOUT_S", "not a number of ")
     with pytest.raises(
-        EndpointError, match=r"did not take the new routes(.|\n)*Unable to parse"
+        EndpointError, match=r"refuses the new routes(.|\n)*Unable to parse"
     ) as refused:
-        pair.set_weights({STABLE: 40, CANARY: 60})
+        pair.apply(Desired(releases, {STABLE: 40, CANARY: 60}, STABLE))
     assert "the split is as it was" in str(refused.value)
-    assert pair.weights() == {STABLE: 100}
+    assert pair.observe().weights == {STABLE: 100}
     assert json.loads(routes.read_text()) == before

@@ -4,17 +4,21 @@ import hashlib
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization as text
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+from deployments import Job
 from deployments.local.jobs import LocalJobs
-from deployments.releases.keys import VARIABLE, must_be_there, signing_key, trusted
+from deployments.releases.keys import VARIABLE, require_keys, signing_key, trusted
 from deployments.releases.signing import new_key, private_key, public_key
+from deployments.store import open_store
 from policy.config import Config, Signing, load_config
 from policy.errors import ConfigError, JobFailed, Unsupported
+from tests.places.jobs import COMPUTE
 
 LOCAL = Path(__file__).parents[2] / "deployments/local.yaml"
 KEY, OTHER = new_key(), new_key()
@@ -35,7 +39,7 @@ def pem(key, password=None):
 class TestMadeHere:
     def test_it_is_made_once_and_only_its_owner_can_read_it(self, tmp_path):
         config = configured(tmp_path)
-        must_be_there(config)
+        require_keys(config)
         first = signing_key(config)
         assert signing_key(config) == first
         assert first.public == trusted(config)[first.public.fingerprint]
@@ -72,6 +76,12 @@ class TestMadeHere:
         assert set(trusted(config)) == {old.public.fingerprint, new.public.fingerprint}
         assert (tmp_path / "keys/release.pub").read_bytes() == new.public.pem
 
+    @pytest.mark.parametrize("root", ["gs://bucket/place", "s3://bucket/place"])
+    @pytest.mark.parametrize("look", [signing_key, trusted, require_keys])
+    def test_none_is_made_in_a_bucket(self, root, look):
+        with pytest.raises(ConfigError, match=r"made-here, but root \(=.*environment.*secret"):
+            look(configured(root))
+
 
 class TestFromElsewhere:
     def test_from_the_environment(self, tmp_path, monkeypatch):
@@ -83,14 +93,14 @@ class TestFromElsewhere:
         config, told = configured(tmp_path, "secret/release-key", KEY), {}
         told["release-key"] = KEY.pem.decode()
         assert signing_key(config, told.__getitem__) == KEY
-        must_be_there(config)  # nobody tells a secret to `make up`
+        require_keys(config)  # nobody tells a secret to `make up`
         with pytest.raises(Unsupported, match="'release-key' cannot be read here"):
             signing_key(config)
 
     def test_a_missing_variable_is_told_before_anything_starts(self, tmp_path, monkeypatch):
         monkeypatch.delenv(VARIABLE, raising=False)
         with pytest.raises(ConfigError, match=f"{VARIABLE} is not set"):
-            must_be_there(configured(tmp_path, "environment", KEY))
+            require_keys(configured(tmp_path, "environment", KEY))
 
     def test_a_signer_whom_nobody_trusts_is_told_what_to_add(self, tmp_path, monkeypatch):
         monkeypatch.setenv(VARIABLE, KEY.pem.decode())
@@ -104,9 +114,10 @@ class TestFromElsewhere:
         tell = "import os; print(sorted(os.environ)); raise SystemExit(2)"
         (tmp_path / "telling.py").write_text(tell)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        compute = load_config(LOCAL).compute
+        store, job = open_store(str(tmp_path / "s")), Job("k", "telling", {}, {}, "")
+        job = replace(job, output=f"{store.root}/out")
         with pytest.raises(JobFailed) as raised:
-            LocalJobs(compute).run("telling", {}, {}, tmp_path / "out")
+            LocalJobs(COMPUTE, store, tmp_path / "scratch").run(job, lambda record: None)
         assert "A_SETTING" in str(raised.value)
         assert VARIABLE not in str(raised.value)
 
@@ -141,7 +152,8 @@ def test_no_representation_shows_a_private_key():
 
 
 def test_looking_at_keys_does_not_import_what_signs():
-    code = "import sys, deployments.releases.keys, deployments.releases.folder; print('sigstore' in sys.modules)"
+    modules = "sys, deployments.releases.keys, deployments.releases.folder"
+    code = f"import {modules}; print('sigstore' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

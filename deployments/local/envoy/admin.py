@@ -8,15 +8,15 @@ import httpx
 from deployments.local import loopback
 from deployments.local.envoy.configuration import MARKS, Split
 from deployments.local.envoy.routes import split_of
-from policy.errors import EndpointError
+from policy.errors import EndpointSilent
 
 
 class Admin:
-    """Questions to one running Envoy. Each raises EndpointError if it does not answer."""
+    """Questions to one running Envoy. Each raises EndpointSilent if it does not answer."""
 
     def __init__(self, endpoint: str, port: int) -> None:
         self._endpoint = endpoint
-        self._client = loopback.client(f"http://127.0.0.1:{port}")
+        self._client = loopback.client(port)
 
     def ready(self) -> bool:
         try:
@@ -38,6 +38,16 @@ class Admin:
         """Requests that `version` is answering right now."""
         hosts = (c for c in self._statuses() if c["name"] == version)
         return sum(_stat(h, "rq_active") for c in hosts for h in c.get("host_statuses", []))
+
+    def started(self) -> str:
+        """When this Envoy began, and with it its counters: a time that names its life."""
+        dump = self._get("/config_dump", {"resource": "static_clusters"}, "configs")
+        return str(dump["configs"][0]["last_updated"])
+
+    def refusals(self) -> int:
+        """How many files of clusters and routes this Envoy has refused."""
+        stats = self.stats(r"\.update_(rejected|failure)$")
+        return sum(int(stat["value"]) for stat in stats)
 
     def stats(self, pattern: str) -> Sequence[Mapping[str, Any]]:
         """Counters and histograms whose names match, the buckets cumulative."""
@@ -64,7 +74,7 @@ class Admin:
                 raise ValueError(f"{str(answer)[:100]!r} is no answer to {path}")
             return answer
         except (httpx.HTTPError, ValueError) as error:
-            raise EndpointError(
+            raise EndpointSilent(
                 f"endpoint {self._endpoint}: Envoy does not answer ({error!r})",
                 holds="the split is what it was",
                 do="make up",

@@ -1,6 +1,7 @@
-"""Who can answer: each version's servers, and pairs of a version with its fall-back (CDS)."""
+"""Who can answer: each version's servers, and the ways that requests take to them (CDS)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from deployments.local.envoy.configuration import (
     HEALTH_ROUTE,
@@ -10,7 +11,8 @@ from deployments.local.envoy.configuration import (
     Server,
     address,
     discovery,
-    pair_name,
+    mirror_name,
+    split_name,
     stat_name,
     typed,
 )
@@ -24,18 +26,27 @@ _BUDGET = {
 }
 
 
-def clusters(servers: Sequence[Server], left: Sequence[str] = ()) -> Json:
-    """All servers, and every pair of versions, as a CDS file; `left` were just undeployed.
+def clusters(servers: Sequence[Server], gone: Collection[str] = ()) -> Json:
+    """All servers, and every way that the split or a mirror may lead to them, as a CDS file.
 
-    The pairs are there whether a split names them or not. One that went with its split would
+    The ways are there whether a split names them or not. One that went with its split would
     fail the requests that are just waiting for their next attempt: Envoy looks the cluster up
-    again and answers 503 by itself. So those of `left` stay until the next version comes,
-    with what is left of them.
+    again and answers 503 by itself. So those of versions that are `gone` stay as long as a
+    request may last, with what is left of them.
     """
     own = [_cluster(server) for server in servers]
-    versions = sorted({*left, *(server.version for server in servers)})
+    versions = sorted({*gone, *(server.version for server in servers)})
     pairs = [(version, other) for version in versions for other in versions if version != other]
-    return discovery([*own, *(_pair(*pair) for pair in pairs)])
+    alone = [_way(split_name(version, ""), version, "split") for version in versions]
+    paired = [_way(split_name(*pair), pair[0], "split", pair[1]) for pair in pairs]
+    copies = [_way(mirror_name(version), version, "mirror") for version in versions]
+    return discovery([*own, *alone, *paired, *copies])
+
+
+def versions_in(discovery: Mapping[str, Any]) -> frozenset[str]:
+    """Every version that a CDS file names, in a server or in a way to one."""
+    names = (resource["name"].split("/") for resource in discovery["resources"])
+    return frozenset(part for parts in names for part in parts if part)
 
 
 def _cluster(server: Server) -> Json:
@@ -47,6 +58,9 @@ def _cluster(server: Server) -> Json:
         "load_assignment": {
             "cluster_name": server.version,
             "endpoints": [{"lb_endpoints": [_host(server, port) for port in server.ports]}],
+            # One healthy server takes all that the split gives its version. By default Envoy
+            # would send 30 % to the fallback when one of two is down.
+            "policy": {"overprovisioning_factor": 100 * len(server.ports)},
         },
         # Never send to a server that is known to be down because too many others are too.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
@@ -62,9 +76,10 @@ def _host(server: Server, port: int) -> Json:
     return {"endpoint": {"address": address(port)}, "metadata": marks}
 
 
-def _pair(version: str, fallback: str) -> Json:
-    name = pair_name(version, fallback)
+def _way(name: str, version: str, use: str, fallback: str = "") -> Json:
+    """To `version`, and to `fallback` where that fails; its marks are what is counted by."""
     kind = f"{TYPES}.extensions.clusters.aggregate.v3.ClusterConfig"
+    members = [version, fallback] if fallback else [version]
     cluster = {
         "name": name,
         "alt_stat_name": stat_name(name),
@@ -72,16 +87,18 @@ def _pair(version: str, fallback: str) -> Json:
         "lb_policy": "CLUSTER_PROVIDED",
         "cluster_type": {
             "name": "envoy.clusters.aggregate",
-            "typed_config": {"@type": kind, "clusters": [version, fallback]},
+            "typed_config": {"@type": kind, "clusters": members},
         },
         "circuit_breakers": _BUDGET,
     }
-    return typed("config.cluster.v3.Cluster", cluster)
+    return typed("config.cluster.v3.Cluster", cluster, {"version": version, "use": use})
 
 
 def _health_check() -> Json:
     return {
-        "timeout": "2s",
+        # A busy machine may leave a good server waiting for seconds; one that is dead refuses
+        # the connection at once.
+        "timeout": "5s",
         "interval": "1s",
         "unhealthy_interval": "0.25s",
         # The default is a minute before the first request has come: a canary starts idle.

@@ -4,14 +4,18 @@ The configuration is made of values alone: listener.py, clusters.py and routes.p
 servers and a split into JSON and neither read nor write. The listener stands in the
 bootstrap and lasts; clusters (CDS) and routes (RDS) are files that Envoy watches.
 
-    listener  ->  x-arr-version: V   ->  cluster V              pinned, without fall-back
+    listener  ->  x-arr-version: V   ->  cluster V              pinned: never counted
               ->  by weight          ->  cluster V/F = [V, F]   V, and F where V fails
-                                     ->  cluster F              the fall-back itself
+                                     ->  cluster V/  = [V]      V without a fallback
+              ->  copies             ->  cluster /V  = [V]      nobody hears its answers
+
+So the cluster alone tells which version the split chose and what for; both stand in its
+metadata, by which requests are counted.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +28,7 @@ PIN_HEADER = "x-arr-version"
 PREDICT_ROUTE = "/predict"
 HEALTH_ROUTE = "/health"
 METRICS_ROUTE = "/metrics"
+ATTEMPT_HEADER = "x-envoy-attempt-count"
 ADMIN_CLUSTER = "admin"
 TOKENS = "ARR_COC_TOKENS"  # an environment variable: bearer tokens, parted by commas
 REQUEST_TIMEOUT_S = 20
@@ -44,24 +49,29 @@ class Server:
 class Split:
     """Percent of the requests per version; `fallback` answers where another one fails.
 
-    `shadow` gets copies of `shadow_percent` of the requests; nobody sees its answers.
+    `mirror` says which version gets copies of how many percent of the requests.
     """
 
     weights: Mapping[str, int] = field(default_factory=dict)
     fallback: str = ""
-    shadow: str = ""
-    shadow_percent: int = 0
+    mirror: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def heard(self) -> frozenset[str]:
+        """Every version that requests may reach without naming it."""
+        fallback = {self.fallback} if self.fallback else set()
+        return frozenset({*self.weights, *self.mirror, *fallback})
 
     def cluster(self, version: str) -> str:
-        if self.fallback in ("", version):
-            return version
-        return pair_name(version, self.fallback)
+        return split_name(version, "" if self.fallback == version else self.fallback)
 
-    def without(self, version: str) -> "Split":
-        """The split without a version that has no weight in it."""
-        shadow = ("", 0) if self.shadow == version else (self.shadow, self.shadow_percent)
-        fallback = "" if self.fallback == version else self.fallback
-        return Split(self.weights, fallback, *shadow)
+    def within(self, versions: Collection[str]) -> "Split":
+        """The split without versions that are not among these; they have no weight in it."""
+        mirror = {
+            version: share for version, share in self.mirror.items() if version in versions
+        }
+        fallback = self.fallback if self.fallback in versions else ""
+        return Split(self.weights, fallback, mirror)
 
 
 @dataclass(frozen=True)
@@ -84,9 +94,14 @@ def fingerprint(resource: Mapping[str, Any]) -> str:
     return resource["metadata"]["filter_metadata"][MARKS]["content"]
 
 
-def pair_name(version: str, fallback: str) -> str:
-    """The cluster of a version whose failed attempts `fallback` makes again."""
+def split_name(version: str, fallback: str) -> str:
+    """The cluster of what the weights give `version`; "" for no fallback."""
     return f"{version}/{fallback}"
+
+
+def mirror_name(version: str) -> str:
+    """The cluster of the copies that `version` gets."""
+    return f"/{version}"
 
 
 def stat_name(version: str) -> str:
@@ -94,10 +109,11 @@ def stat_name(version: str) -> str:
     return version.replace(".", "_")
 
 
-def typed(kind: str, resource: Json) -> Json:
-    """Add the type and a mark of the content, by which its arrival is confirmed."""
-    content = hashlib.sha256(json.dumps(resource, sort_keys=True).encode()).hexdigest()
-    metadata = {"filter_metadata": {MARKS: {"content": content}}}
+def typed(kind: str, resource: Json, marks: Mapping[str, str] | None = None) -> Json:
+    """Add the type, `marks` and one of the content, by which its arrival is confirmed."""
+    text = json.dumps([resource, marks], sort_keys=True)
+    content = hashlib.sha256(text.encode()).hexdigest()
+    metadata = {"filter_metadata": {MARKS: {**(marks or {}), "content": content}}}
     return {"@type": f"{TYPES}.{kind}", **resource, "metadata": metadata}
 
 

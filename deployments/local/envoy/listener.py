@@ -5,10 +5,12 @@ from pathlib import Path
 
 from deployments.local.envoy.configuration import (
     ADMIN_CLUSTER,
+    ATTEMPT_HEADER,
     EDGES_US,
     HEALTH_ROUTE,
     MARKS,
     METRICS_ROUTE,
+    PIN_HEADER,
     PREDICT_ROUTE,
     REQUEST_TIMEOUT_S,
     TOKENS,
@@ -21,7 +23,7 @@ from deployments.local.envoy.configuration import (
 
 def bootstrap(endpoint: str, port: int, admin_port: int, xds: Path, guard: Guard) -> Json:
     """The part of the configuration that lives as long as the process."""
-    buckets = {"match": {"contains": "attempt_us"}, "buckets": list(EDGES_US)}
+    buckets = {"match": {"contains": "request_us"}, "buckets": list(EDGES_US)}
     return {
         "node": {"id": endpoint, "cluster": "arr-coc"},
         "admin": {"address": address(admin_port)},
@@ -44,8 +46,9 @@ def _listener(endpoint: str, port: int, xds: Path, guard: Guard) -> Json:
             # Does nothing but on routes with a limit of their own.
             _filter("local_ratelimit", "LocalRateLimit", {"stat_prefix": "endpoint"}),
             _filter("buffer", "Buffer", {"max_request_bytes": guard.request_bytes_max}),
-            _filter("router", "Router", {"upstream_log": _attempts()}),
+            _filter("router", "Router", {"upstream_log": _first_attempts()}),
         ],
+        "access_log": [_unreachable()],
         "request_timeout": f"{REQUEST_TIMEOUT_S}s",  # for the client to send all of it
         "stream_idle_timeout": f"{2 * REQUEST_TIMEOUT_S}s",
         "common_http_protocol_options": {"idle_timeout": "300s"},
@@ -104,31 +107,70 @@ def _admin(port: int) -> Json:
     }
 
 
-def _attempts() -> Sequence[Json]:
-    """Count and time every attempt at a prediction under the version that got it.
+_VERSION = {"name": "version", "value_format": f"%METADATA(CLUSTER:{MARKS}:version)%"}
+_USE = {"name": "use", "value_format": f"%METADATA(CLUSTER:{MARKS}:use)%"}
+_BY = {"name": "by", "value_format": f"%UPSTREAM_METADATA({MARKS}:version)%"}
 
-    The clusters' own statistics will not do: for a cluster with a fall-back Envoy charges
-    answers and times to the pair, with the time of the fall-back's attempt included.
+
+def _first_attempts() -> Sequence[Json]:
+    """Count and time each request once: by its first attempt, under the version chosen.
+
+    Later attempts repair it for the client and go to another version, so they say nothing
+    about what the split is held against. `by` is the version whose server took the attempt:
+    another one where no server of the chosen version could.
+
+    The clusters' own statistics will not do: for a cluster with a fallback Envoy charges
+    answers and times to the pair, with the time of the fallback's attempt included. The
+    attempt's number is told to the server, so it stands in a header; Envoy's own
+    %UPSTREAM_REQUEST_ATTEMPT_COUNT% is 0 in this log.
     """
-    of_version = _tag("version", f"%UPSTREAM_METADATA({MARKS}:version)%")
-    tags = [of_version, _tag("code", "%RESPONSE_CODE%"), _tag("flags", "%RESPONSE_FLAGS%")]
-    counted = {"stat": {"name": "attempts", "tags": tags}, "value_fixed": 1}
     timed = {
-        "stat": {"name": "attempt_us", "tags": [of_version]},
+        "stat": {"name": "request_us", "tags": [_VERSION, _USE, _BY]},
         "unit": "Microseconds",
         "value_format": "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%",
     }
-    predicting = {"name": ":path", "string_match": {"exact": PREDICT_ROUTE}}
-    all_ = {"header_filter": {"header": predicting}}
     # An answer that is retried is not read to its end, so it has no time.
-    answered = {"and_filter": {"filters": [all_, _status("GE", 200), _status("LE", 499)]}}
-    return [_logger(all_, {"counters": [counted]}), _logger(answered, {"histograms": [timed]})]
+    answered = _all_of(*_PREDICTING, _status("GE", 200), _status("LE", 499))
+    return [_counter(_all_of(*_PREDICTING)), _logger(answered, {"histograms": [timed]})]
+
+
+def _unreachable() -> Json:
+    """Count the requests that were never sent: no server of any version could take them."""
+    return _counter(_all_of(*_PREDICTING, {"response_flag_filter": {"flags": ["UH"]}}))
+
+
+def _counter(which: Json) -> Json:
+    tags = [
+        _VERSION,
+        _USE,
+        _BY,
+        _tag("code", "%RESPONSE_CODE%"),
+        _tag("flags", "%RESPONSE_FLAGS%"),
+    ]
+    counted = {"stat": {"name": "requests", "tags": tags}, "value_fixed": 1}
+    return _logger(which, {"counters": [counted]})
 
 
 def _logger(which: Json, stats: Json) -> Json:
     kind = f"{TYPES}.extensions.access_loggers.stats.v3.Config"
     typed = {"@type": kind, "stats_scope": {"prefix": "endpoint"}, **stats}
     return {"name": "envoy.access_loggers.stats", "filter": which, "typed_config": typed}
+
+
+def _all_of(*filters: Json) -> Json:
+    return {"and_filter": {"filters": [*filters]}}
+
+
+def _header(name: str, pattern: Json) -> Json:
+    return {"header_filter": {"header": {"name": name, "string_match": pattern}}}
+
+
+_PREDICTING = (
+    _header(":path", {"safe_regex": {"regex": rf"{PREDICT_ROUTE}(\?.*)?"}}),
+    _header(ATTEMPT_HEADER, {"exact": "1"}),
+    # Who asks for a version by name is no traffic.
+    {"header_filter": {"header": {"name": PIN_HEADER, "present_match": False}}},
+)
 
 
 def _tag(name: str, value: str) -> Json:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from deployments.files import write_whole
 from deployments.local.envoy import configuration as envoy
 from deployments.local.envoy.admin import Admin
 from deployments.local.envoy.configuration import Split
-from deployments.local.files import write_whole
 from deployments.local.layout import Layout
 from deployments.local.supervisor.programs import tail
-from policy.errors import EndpointError
+from policy.errors import EndpointError, EndpointSilent
 
 _PATIENCE_S = (1, 2, 3, 4)  # between writes of a file that Envoy may not have noticed
 
@@ -24,18 +24,28 @@ class DataPlane:
         self._log = layout.logs / f"envoy-{endpoint}.log"
 
     def split(self) -> Split:
-        """The split that is in force. Raises EndpointError if Envoy does not answer."""
+        """The split that is in force. Raises EndpointSilent if Envoy does not answer."""
         return self._admin.split()
+
+    def written(self, kind: str) -> Mapping[str, Any]:
+        """`clusters` or `routes` as Envoy's file has them. Raises EndpointSilent if gone."""
+        return json.loads(self._text(kind))
+
+    def age_s(self, kind: str) -> float:
+        """Seconds since `clusters` or `routes` were last written."""
+        return time.time() - (self._xds / f"{kind}.json").stat().st_mtime
 
     def write(self, kind: str, discovery: Mapping[str, Any]) -> None:
         """Replace `clusters` or `routes` and return once Envoy has that very content.
 
         The notice of a changed file can be lost, so it is written again until it arrives.
-        What Envoy refuses is taken back, so that it does not meet it at its next start.
-        Raises EndpointError.
+        What does not arrive is taken back, so that Envoy does not meet it at its next start.
+
+        Raises:
+            EndpointSilent: if Envoy does not answer, or does not take the file in time.
+            EndpointError: if Envoy refuses the content.
         """
-        path = self._xds / f"{kind}.json"
-        text, before = json.dumps(discovery, indent=1), path.read_text()
+        text, before = json.dumps(discovery, indent=1), self._text(kind)
         wanted = frozenset(map(envoy.fingerprint, discovery["resources"]))
 
         def arrived() -> bool:
@@ -43,21 +53,48 @@ class DataPlane:
 
         if text == before and arrived():
             return
+        refused_before = self._admin.refusals()
+        path = self._xds / f"{kind}.json"
         for patience_s in _PATIENCE_S:
             write_whole(path, text)
             if _until(arrived, patience_s):
                 return
+            if self._admin.refusals() > refused_before:
+                write_whole(path, before)
+                raise self._refused(kind)
         write_whole(path, before)
-        raise EndpointError(
+        raise self._late(kind)
+
+    def idle(self, version: str, wait_s: float) -> bool:
+        """Whether no request is with `version`, or none is left after at most `wait_s`."""
+        return _until(lambda: self._admin.active(version) == 0, wait_s)
+
+    def _text(self, kind: str) -> str:
+        path = self._xds / f"{kind}.json"
+        try:
+            return path.read_text()
+        except FileNotFoundError as error:
+            raise EndpointSilent(
+                f"endpoint {self._endpoint}: {path} is gone",
+                holds="Envoy goes on with what it has",
+                do="make up",
+            ) from error
+
+    def _refused(self, kind: str) -> EndpointError:
+        return EndpointError(
+            f"endpoint {self._endpoint}: Envoy refuses the new {kind}\n"
+            f"{_last_record(self._log)}\n",
+            holds="the split is as it was",
+            do=f"read {self._log}",
+        )
+
+    def _late(self, kind: str) -> EndpointSilent:
+        return EndpointSilent(
             f"endpoint {self._endpoint}: Envoy did not take the new {kind} in "
             f"{sum(_PATIENCE_S)} s\n{_last_record(self._log)}\n",
             holds="the split is as it was",
             do=f"read {self._log}",
         )
-
-    def drain(self, version: str) -> None:
-        """Wait until the last request of a version without traffic is answered or timed out."""
-        _until(lambda: self._admin.active(version) == 0, envoy.REQUEST_TIMEOUT_S + 1)
 
 
 def _until(condition: Callable[[], bool], limit_s: float) -> bool:

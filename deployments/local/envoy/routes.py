@@ -1,4 +1,4 @@
-"""Who gets which request: pinned, by weight, copied to a shadow, or nobody (RDS)."""
+"""Who gets which request: pinned, by weight, copied, or nobody (RDS)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +16,7 @@ from deployments.local.envoy.configuration import (
     Server,
     Split,
     discovery,
+    mirror_name,
     typed,
 )
 
@@ -32,6 +33,8 @@ def routes(endpoint: str, servers: Sequence[Server], split: Split, guard: Guard)
         "name": endpoint,
         "domains": ["*"],
         "routes": [*pinned, *unknown, *weighted, _METRICS, _NOTHING_ELSE],
+        # Tells first attempts from later ones where they are counted (listener.py).
+        "include_request_attempt_count": True,
     }
     route = {
         "name": endpoint,
@@ -48,21 +51,23 @@ def split_of(route: Mapping[str, Any]) -> Split:
     for action in (entry.get("route", {}) for entry in entries):
         shares = action.get("weighted_clusters", {}).get("clusters", [])
         if shares:
-            pairs = [(*share["name"].split("/"), "")[:2] for share in shares]
+            names = [share["name"].partition("/") for share in shares]
             weights = {
                 version: int(share["weight"])
-                for (version, _), share in zip(pairs, shares, strict=True)
+                for (version, _, _), share in zip(names, shares, strict=True)
             }
-            fallback = next((fallback for _, fallback in pairs if fallback), "")
-            return Split(weights, fallback, *_shadow_of(action))
+            fallback = next((fallback for _, _, fallback in names if fallback), "")
+            return Split(weights, fallback, _mirror_of(action))
     return Split()
 
 
-def _shadow_of(action: Mapping[str, Any]) -> tuple[str, int]:
-    for policy in action.get("request_mirror_policies", []):
-        share = policy["runtime_fraction"]["default_value"]["numerator"]
-        return policy["cluster"], int(share)
-    return "", 0
+def _mirror_of(action: Mapping[str, Any]) -> Mapping[str, int]:
+    return {
+        policy["cluster"].removeprefix(mirror_name("")): int(
+            policy["runtime_fraction"]["default_value"]["numerator"]
+        )
+        for policy in action.get("request_mirror_policies", [])
+    }
 
 
 def _pinned(version: str, guard: Guard) -> Sequence[Json]:
@@ -85,10 +90,14 @@ def _weighted(split: Split, guard: Guard) -> Sequence[Json]:
     if guard.sticky_header:
         shares["use_hash_policy"] = True
         action["hash_policy"] = [{"header": {"header_name": guard.sticky_header}}]
-    if split.shadow:
-        fraction = {"default_value": {"numerator": split.shadow_percent}}  # of a hundred
-        policy = {"cluster": split.shadow, "runtime_fraction": fraction}
-        action["request_mirror_policies"] = [policy]
+    if split.mirror:
+        action["request_mirror_policies"] = [
+            {
+                "cluster": mirror_name(version),
+                "runtime_fraction": {"default_value": {"numerator": percent}},
+            }
+            for version, percent in sorted(split.mirror.items())
+        ]
     return _both(action, guard)
 
 

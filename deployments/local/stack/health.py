@@ -1,81 +1,62 @@
 """What of the local stack runs, and what serves where."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
 
-from deployments import Endpoint
-from deployments.local import connect
+from deployments import Endpoint, Health, Part
+from deployments.local import endpoints_of
 from deployments.local.layout import layout_of
-from deployments.local.servers import listener_port, local_of
+from deployments.local.servers import local_of
 from deployments.local.stack.orchestrator import server_healthy, server_url
 from deployments.local.supervisor.programs import Process, Supervisor
 from policy.config import Config
-from policy.errors import EndpointError
-
-
-@dataclass(frozen=True)
-class Served:
-    version: str
-    weight: int  # percent
-    ready: bool
-    problem: str  # why it never will be ready; empty otherwise
-
-
-@dataclass(frozen=True)
-class Serving:
-    """One endpoint; `problem` is empty if its data plane answers."""
-
-    name: str
-    url: str
-    versions: Sequence[Served]
-    problem: str
-
-
-@dataclass(frozen=True)
-class Health:
-    """`well`: all programs run, and every version with traffic is ready."""
-
-    well: bool
-    supervised: bool
-    programs: Sequence[Process]
-    endpoints: Sequence[Serving]
-    prefect_url: str
-    prefect_up: bool
+from policy.errors import EndpointError, EndpointSilent
 
 
 def health(config: Config) -> Health:
     """Look at every part; a part that is down is told, not raised."""
+    parts = [*_programs(Supervisor(layout_of(config)))]
+    for endpoint in endpoints_of(config).values():
+        parts += _endpoint(endpoint, endpoint.url)
+    return Health((*parts, _prefect(config)))
+
+
+def _programs(supervisor: Supervisor) -> Iterator[Part]:
+    if not supervisor.running():
+        yield Part("supervisord", "down", "nothing is kept alive; to do: make up")
+        return
+    yield Part("supervisord", "up")
+    try:
+        yield from map(_program, supervisor.processes())
+    except EndpointError as error:
+        yield Part("programs", "unknown", str(error))
+
+
+def _program(process: Process) -> Part:
+    single = process.process == process.program
+    name = process.program if single else f"{process.program} {process.process}"
+    up = time.strftime("%H:%M:%S", time.gmtime(process.uptime_s))
+    problem = "" if process.state == "RUNNING" else f"read {process.log}; to do: make up"
+    return Part(name, f"{process.state.lower()}, pid {process.pid}, up {up}", problem)
+
+
+def _endpoint(endpoint: Endpoint, url: str) -> Iterator[Part]:
+    name = f"endpoint {endpoint.name}"
+    try:
+        observed = endpoint.observe()
+    except EndpointSilent as error:
+        yield Part(name, f"silent at {url}", str(error))
+        return
+    yield Part(name, f"up at {url}")
+    for version, server in sorted(observed.servers.items()):
+        share = observed.weights.get(version, 0)
+        unready = f"{share} % of the requests go to it; to do: make up"
+        reason = server.reason or (unready if share and server.state != "ready" else "")
+        yield Part(f"{name}: {version}", f"{server.state}, {share} %", reason)
+
+
+def _prefect(config: Config) -> Part:
     local = local_of(config)
-    supervisor = Supervisor(layout_of(config.root))
-    supervised = supervisor.running()
-    programs = supervisor.processes() if supervised else []
-    endpoints = [
-        _serving(endpoint, f"http://127.0.0.1:{listener_port(local, name)}")
-        for name, endpoint in connect(config).endpoints.items()
-    ]
-    prefect_up = server_healthy(local)
-    well = (
-        supervised
-        and prefect_up
-        and all(process.state == "RUNNING" for process in programs)
-        and not any(endpoint.problem for endpoint in endpoints)
-        and all(v.ready for e in endpoints for v in e.versions if v.weight)
-    )
-    url = server_url(local)
-    return Health(well, supervised, programs, endpoints, url, prefect_up)
-
-
-def _serving(endpoint: Endpoint, url: str) -> Serving:
-    try:
-        weights = endpoint.weights()
-        versions = [_served(endpoint, v, weights.get(v, 0)) for v in endpoint.deployed()]
-    except EndpointError as error:
-        return Serving(endpoint.name, url, (), str(error))
-    return Serving(endpoint.name, url, versions, "")
-
-
-def _served(endpoint: Endpoint, version: str, weight: int) -> Served:
-    try:
-        return Served(version, weight, endpoint.ready(version), "")
-    except EndpointError as error:
-        return Served(version, weight, False, str(error))
+    if server_healthy(local):
+        return Part("Prefect", f"up at {server_url(local)}")
+    return Part("Prefect", "down", f"no answer at {server_url(local)}; to do: make up")

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import httpx
 
+from deployments.local import loopback
 from deployments.local.layout import layout_of
 from deployments.local.servers import local_of
+from deployments.local.stack.runs import POOL, DeadRuns, Server
 from deployments.local.stack.waiting import Say, wait_for
 from deployments.local.supervisor.programs import Supervisor
 from deployments.local.supervisor.sections import Program
@@ -22,7 +24,6 @@ from deployments.releases.keys import without_key
 from policy.config import Config, Local
 from policy.errors import EndpointError, JobFailed
 
-POOL = "local"
 SERVER, WORKER = "prefect-server", "prefect-worker"
 
 
@@ -30,15 +31,24 @@ def environment(config: Config) -> Mapping[str, str]:
     """What a shell or a flow needs to reach this stack's Prefect server."""
     return {
         "PREFECT_API_URL": f"{server_url(local_of(config))}/api",
-        "PREFECT_HOME": str(layout_of(config.root).prefect),
+        "PREFECT_HOME": str(layout_of(config).prefect),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        # Prefect's own clients ask the environment for a proxy, which never reaches us. Both
+        # spellings: programs differ in which one they believe.
+        "NO_PROXY": (direct := _without_proxy()),
+        "no_proxy": direct,
     }
+
+
+def _without_proxy() -> str:
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    return ",".join(dict.fromkeys([*filter(None, known.split(",")), "127.0.0.1", "localhost"]))
 
 
 def prefect_programs(config: Config) -> Sequence[Program]:
     local, here = local_of(config), Path.cwd()
-    prefect = [sys.executable, "-m", "prefect"]
+    prefect = [sys.executable, "-m", "deployments.local.stack.lean"]
     port = str(local.prefect_port)
     server = Program(
         name=SERVER,
@@ -46,6 +56,13 @@ def prefect_programs(config: Config) -> Sequence[Program]:
         environment={
             **environment(config),
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+            # Who has which slot must outlive the server: in memory, the count of the taken
+            # ones would stay in the database and nobody could give them back.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+                "prefect.server.concurrency.lease_storage.filesystem"
+            ),
+            # A run without a worker has nobody who says that it was cancelled.
+            "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "90",
             # One write for each event of a task keeps SQLite so busy that other requests are
             # refused with 503, which costs a flow 2 to 6 s each time. Together once a second:
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
@@ -73,10 +90,12 @@ def prefect_programs(config: Config) -> Sequence[Program]:
 def start_prefect(
     config: Config, supervisor: Supervisor, say: Say, *, deployments: bool
 ) -> None:
-    local, logs = local_of(config), layout_of(config.root).logs
+    local, logs = local_of(config), layout_of(config).logs
     log = logs / f"{SERVER}.log"
     wait_for("Prefect server", lambda: server_healthy(local), 180, log, say)
     _make_pool(local)
+    if worker_pid(config) is None:
+        _end_dead_runs(local, say)
     supervisor.start_program(WORKER)
     if deployments:
         _register(config, say)
@@ -84,21 +103,34 @@ def start_prefect(
     wait_for("Prefect worker", lambda: _worker_online(local, supervisor), 120, log, say)
 
 
+def worker_pid(config: Config) -> int | None:
+    """The process of the worker that lives now, if one does."""
+    found = Supervisor(layout_of(config)).processes()
+    return next((p.pid for p in found if p.program == WORKER and p.pid), None)
+
+
+def _end_dead_runs(local: Local, say: Say) -> None:
+    """Free the slots of runs that did not survive; without a worker nobody starts one now."""
+    try:
+        for line in DeadRuns(Server(local.prefect_port), lambda: None).round():
+            say(line)
+    except httpx.TransportError as error:
+        say(f"runs that nobody runs any more are ended later, by the reconciler: {error}")
+
+
 def server_url(local: Local) -> str:
-    return f"http://127.0.0.1:{local.prefect_port}"
+    return loopback.url(local.prefect_port)
 
 
 def server_healthy(local: Local) -> bool:
-    try:
-        return httpx.get(f"{server_url(local)}/api/health", timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False
+    return loopback.answers(local.prefect_port, "/api/health")
 
 
 def _make_pool(local: Local) -> None:
     """Make the work pool; the worker fills in the job template of its own version."""
-    url = f"{server_url(local)}/api/work_pools/"
-    reply = httpx.post(url, json={"name": POOL, "type": "process"}, timeout=30)
+    pool = {"name": POOL, "type": "process"}
+    with loopback.client(local.prefect_port) as asking:
+        reply = asking.post("/api/work_pools/", json=pool, timeout=30)
     if reply.status_code not in (201, 409):
         raise EndpointError(f"the work pool {POOL} was not made: {reply.text[:300]}")
 
@@ -106,9 +138,9 @@ def _make_pool(local: Local) -> None:
 def _worker_online(local: Local, supervisor: Supervisor) -> bool:
     """Whether the worker that runs now has reported to the server; older ones do not count."""
     up_s = [p.uptime_s for p in supervisor.processes() if p.program == WORKER and p.pid]
-    url = f"{server_url(local)}/api/work_pools/{POOL}/workers/filter"
     try:
-        workers = httpx.post(url, json={}, timeout=5).json()
+        with loopback.client(local.prefect_port) as asking:
+            workers = asking.post(f"/api/work_pools/{POOL}/workers/filter", json={}).json()
     except (httpx.TransportError, ValueError):
         return False
     beats = [datetime.fromisoformat(worker["last_heartbeat_time"]) for worker in workers]

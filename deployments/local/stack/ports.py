@@ -19,7 +19,7 @@ def is_free(port: int) -> bool:
     return True
 
 
-def must_be_free(port: int, setting: str) -> None:
+def require_free(port: int, setting: str) -> None:
     """Raises PortTaken naming the port, the setting and, where the system tells, the owner."""
     if not is_free(port):
         raise PortTaken(

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
-from deployments.local.files import alone, write_whole
+from deployments.files import exclusive, write_whole
 from deployments.local.layout import Layout
 from deployments.local.supervisor.sections import Program, daemon_section, program_section
 from policy.errors import EndpointError
@@ -174,7 +174,7 @@ class Supervisor:
         self._layout.socket.unlink(missing_ok=True)
 
     def _writing(self) -> Any:
-        return alone(self._layout.supervisor / "lock", "supervisord's configuration")
+        return exclusive(self._layout.supervisor / "lock", "supervisord's configuration")
 
     def _file(self, name: str) -> Path:
         return self._layout.programs / f"{name}.conf"

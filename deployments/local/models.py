@@ -1,0 +1,167 @@
+"""The model servers of one endpoint: brought from the store, verified, kept by supervisord."""
+
+import http.client
+import json
+import shutil
+import sys
+import xmlrpc.client
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from deployments import Release, Store
+from deployments.files import exclusive, write_whole
+from deployments.local.envoy.configuration import HEALTH_ROUTE, PREDICT_ROUTE, Server
+from deployments.local.layout import layout_of
+from deployments.local.servers import local_of, program_name, reserved_ports, servers_of
+from deployments.local.stack.ports import find_free
+from deployments.local.supervisor.programs import Process, Supervisor, tail
+from deployments.local.supervisor.sections import Program
+from deployments.releases import folder as releases
+from deployments.releases.keys import trusted
+from policy.config import Config
+from policy.errors import (
+    Busy,
+    EndpointError,
+    EndpointSilent,
+    PortTaken,
+    ReleaseError,
+    StoreError,
+)
+
+_LAST_WORDS = 6  # lines of a server's log
+_PORTS_WAIT_S = 10
+
+
+class ModelServers:
+    """One group of server processes for each version.
+
+    Trouble of the store or of this machine is EndpointSilent; a release that is not what it
+    should be is noted as refused, with the reason.
+
+    Args:
+        server: the module that serves a release by the contract of model/README.md.
+    """
+
+    def __init__(self, config: Config, endpoint: str, store: Store, server: str) -> None:
+        self._endpoint, self._store, self._server = endpoint, store, server
+        self._local, self._layout = local_of(config), layout_of(config)
+        self._replicas = config.endpoints[endpoint].replicas
+        self._trusted = partial(trusted, config)
+        self._supervisor = Supervisor(self._layout)
+
+    def present(self) -> Sequence[Server]:
+        return servers_of(self._supervisor, self._endpoint)
+
+    def start(self, release: Release) -> None:
+        """Start servers of `release`; if it does not verify, it is refused instead."""
+        with self._blaming_nobody():
+            try:
+                folder = self._fetch(release)
+            except ReleaseError as error:
+                note = {"digest": release.digest, "reason": str(error)}
+                write_whole(self._note(release.version), json.dumps(note))
+                return
+            self._note(release.version).unlink(missing_ok=True)
+            ports_lock = self._layout.supervisor / "ports.lock"
+            with exclusive(ports_lock, "the choice of ports", _PORTS_WAIT_S):
+                taken = reserved_ports(self._supervisor)
+                ports = find_free(*self._local.model_ports, self._replicas, taken)
+                self._supervisor.apply(self._program(release, folder, tuple(ports)))
+
+    def mend(self, server: Server) -> None:
+        """Start one that gave up again if its working copy was damaged; else leave it."""
+        with self._blaming_nobody():
+            try:
+                releases.verify(self.copy_of(server), server.digest, self._trusted())
+            except ReleaseError:
+                self.start(Release(server.version, server.digest))
+                if server.version not in self.refused():
+                    self._supervisor.start_program(program_name(self._endpoint, server.version))
+
+    def remove(self, server: Server) -> None:
+        """Stop its processes and forget it."""
+        with self._blaming_nobody():
+            self._supervisor.remove(program_name(self._endpoint, server.version))
+            shutil.rmtree(self.copy_of(server), ignore_errors=True)
+
+    def copy_of(self, server: Server) -> Path:
+        """The working copy of the release that a server serves."""
+        return self._layout.serving(self._endpoint) / server.digest
+
+    def refused(self) -> Mapping[str, tuple[str, str]]:
+        """Digest and reason of each release that could not be served, by version."""
+        found = {}
+        for path in self._layout.failed(self._endpoint).glob("*.json"):
+            try:
+                note = json.loads(path.read_text())
+            except FileNotFoundError:
+                continue  # another call has just forgotten it
+            found[path.stem] = note["digest"], note["reason"]
+        return found
+
+    def forget_refused(self, keep: Collection[str]) -> None:
+        for version in self.refused():
+            if version not in keep:
+                self._note(version).unlink(missing_ok=True)
+
+    def gave_up(self, servers: Sequence[Server]) -> Mapping[str, str]:
+        """Why each version whose processes all stopped for good did so.
+
+        Raises EndpointSilent if supervisord is away: nobody would start what is written then.
+        """
+        with self._blaming_nobody():
+            processes = self._supervisor.processes()
+        found = {}
+        for server in servers:
+            name = program_name(self._endpoint, server.version)
+            own = [process for process in processes if process.program == name]
+            if own and all(process.gave_up for process in own):
+                found[server.version] = _last_words(own[0])
+        return found
+
+    def _fetch(self, release: Release) -> Path:
+        serving = self._layout.serving(self._endpoint)
+        return releases.fetch(self._store, release, serving, self._trusted())
+
+    def _note(self, version: str) -> Path:
+        return self._layout.failed(self._endpoint) / f"{version}.json"
+
+    def _program(self, release: Release, folder: Path, ports: Sequence[int]) -> Program:
+        return Program(
+            name=program_name(self._endpoint, release.version),
+            command=[sys.executable, "-m", self._server, "--release", str(folder)],
+            environment={
+                "AIP_HTTP_PORT": "{port}",
+                "AIP_HEALTH_ROUTE": HEALTH_ROUTE,
+                "AIP_PREDICT_ROUTE": PREDICT_ROUTE,
+                "ARR_COC_VERSION": release.version,
+                "ARR_COC_DIGEST": release.digest,
+                "OMP_NUM_THREADS": str(self._local.threads),
+                "PYTHONUNBUFFERED": "1",
+            },
+            folder=Path.cwd(),
+            ports=ports,
+            restart="unexpected",
+        )
+
+    @contextmanager
+    def _blaming_nobody(self) -> Iterator[None]:
+        """EndpointError is supervisord's here: it did not answer, or not as it should."""
+        trouble = (StoreError, PortTaken, Busy, EndpointError, OSError)
+        try:
+            yield
+        except (*trouble, http.client.HTTPException, xmlrpc.client.Error) as error:
+            raise EndpointSilent(
+                f"endpoint {self._endpoint} could not take the order: {error}",
+                holds="what serves goes on",
+                do="mend that; the order is given again until it is carried out",
+            ) from error
+
+
+def _last_words(process: Process) -> str:
+    return (
+        f"its server gave up (exit code {process.exit_code}); the end of {process.log}:\n"
+        f"{tail(process.log, _LAST_WORDS)}"
+    )

@@ -1,0 +1,67 @@
+"""What no endpoint of any place can do, found before anything is changed."""
+
+from collections.abc import Collection, Mapping
+
+from deployments import Desired
+from policy.errors import EndpointError
+
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_")
+
+
+def must_be_possible(endpoint: str, desired: Desired) -> None:
+    """Raises EndpointError if `desired` can never be carried out, by whichever place."""
+    versions = [release.version for release in desired.releases]
+    _must_be_plain(endpoint, versions)
+    _must_be_deployed(endpoint, versions, desired)
+    _must_add_up(endpoint, desired.weights)
+    _must_be_mirrors(endpoint, desired)
+
+
+def _must_be_plain(endpoint: str, versions: Collection[str]) -> None:
+    for version in versions:
+        if not version or set(version) - _LETTERS:
+            raise _refusal(
+                endpoint,
+                f"version {version!r} cannot stand in a file's name and a route",
+                "lower-case letters, digits, dots, dashes, underscores",
+            )
+    if len(set(versions)) < len(versions):
+        raise _refusal(endpoint, f"a version is named twice in {[*versions]}", "each once")
+
+
+def _must_be_deployed(endpoint: str, versions: Collection[str], desired: Desired) -> None:
+    fallback = [desired.fallback] if desired.fallback is not None else []
+    for version in (*desired.weights, *fallback, *desired.mirror):
+        if version not in versions:
+            raise _refusal(
+                endpoint,
+                f"{version} is not among the desired releases",
+                f"one of {[*versions]}",
+            )
+
+
+def _must_add_up(endpoint: str, weights: Mapping[str, int]) -> None:
+    if weights and (sum(weights.values()) != 100 or min(weights.values()) < 0):
+        raise _refusal(
+            endpoint,
+            f"weights {dict(weights)} add up to {sum(weights.values())}",
+            "percentages that add up to 100, or none at all",
+        )
+
+
+def _must_be_mirrors(endpoint: str, desired: Desired) -> None:
+    for version, percent in desired.mirror.items():
+        if not 0 <= percent <= 100:
+            raise _refusal(endpoint, f"mirror {percent} % to {version}", "0 to 100 %")
+        if percent and (not desired.weights or desired.weights.get(version)):
+            raise _refusal(
+                endpoint,
+                f"{version} cannot be mirrored to, the split is {dict(desired.weights)}",
+                "a version without weight, beside one that has some",
+            )
+
+
+def _refusal(endpoint: str, found: str, expected: str) -> EndpointError:
+    return EndpointError(
+        f"endpoint {endpoint}: {found}", expected=expected, holds="nothing was changed"
+    )
