@@ -1,27 +1,46 @@
-"""Reading the ledger from a store and appending to it; its meaning is in policy/ledger.py."""
+"""Reading the ledger from a store and appending to it; its meaning is in policy/ledger.py.
 
-from collections.abc import Callable
+    ledger/00000201.json                  the records
+    ledger-snapshots/00000200-<sha>.json  the state after record 200
+
+A snapshot saves the reading of old records, never decides: it is believed only if a record of
+the chain names its SHA-256. Records are the truth, and `audit` folds all of them.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+from pydantic import ValidationError
+
 from deployments import Store
-from policy.errors import AlreadyExists, LedgerError
-from policy.ledger import Event, Ledger, extend, fold, key, next_record
+from policy.errors import AlreadyExists, LedgerError, NotFound, StoreError
+from policy.ledger import NO_RECORD, STATE_VERSION, Ledger, extend, fold, key, next_record
+from policy.records import Event, Record, Registered, Snapshotted, broken, decode
+
+SNAPSHOT_EVERY = 200
+_FOLDER = "ledger-snapshots"
+_READERS = 16
 
 
 def read(store: Store, known: Ledger | None = None) -> Ledger:
-    """Fold all records. Raises LedgerError on the first that does not fit.
+    """Fold all records that are not in `known` yet. Raises LedgerError, StoreError.
 
-    With `known`, an earlier state of the same ledger, only the records after it are read: a
-    controller looks twice a second, and the ledger grows for years.
+    With `known`, an earlier state of the same ledger, only what came after it is asked for, so
+    that a look costs the same however long the ledger is; without, it starts from the newest
+    snapshot that the chain vouches for.
     """
-    names, held = store.list("ledger"), known.number if known else 0
-    if len(names) < held:
-        raise LedgerError(
-            f"the ledger has {len(names)} records",
-            expected=f"at least the {held} that were read before",
-            do="bring the missing ones back from a copy of the store",
-        )
-    return fold(((name, store.read(name)) for name in names[held:]), known)
+    if known is None:
+        return _read_from_nothing(store)
+    number, state = known.number, known
+    while (data := _read_or_none(store, key(number + 1))) is not None:
+        number += 1
+        state = extend(state, key(number), data)
+    if state is known:
+        _require_head(store, known)
+    return state
 
 
 def append(
@@ -31,28 +50,195 @@ def append(
     by: str,
     run: str = "",
     known: Ledger | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Ledger:
     """Write the event that `decide` makes of the current state; None writes nothing.
 
     Whoever loses the race for a number reads again and decides again, so `decide` may be
-    called several times; what it raises ends the attempt with nothing written. `known` is as
+    called several times; what it raises ends the attempt with nothing written. A record is
+    folded before it is created: what could not be read again is never written. `known` is as
     in `read`.
 
     Returns:
         The state with the new record.
     """
-    ledger = known
+    state = known
     while True:
-        ledger = read(store, ledger)
-        event = decide(ledger)
+        state = read(store, state)
+        event = decide(state)
         if event is None:
-            return ledger
-        record = next_record(ledger, event, at=now(), by=by, run=run)
+            return state
+        record = next_record(state, event, at=now(), by=by, run=run)
+        after = _folded_first(state, record)
         try:
             store.create(key(record.number), record.encode())
         except AlreadyExists:
             continue
-        return extend(ledger, key(record.number), record.encode())
+        return _with_snapshot(store, after, now)
+
+
+def records(store: Store, first: int = 1, last: int | None = None) -> Iterator[Record]:
+    """The records from `first` to `last` (to the end), in order, their chain checked."""
+    previous = "" if first > 1 else NO_RECORD
+    for name, data in _blobs(store, first, last):
+        record = decode(name, data)
+        if previous and record.previous != previous:
+            raise broken(f"{name} does not follow the record before")
+        previous = hashlib.sha256(data).hexdigest()
+        yield record
+
+
+def registered(store: Store, state: Ledger, version: str) -> Registered:
+    """Everything that was recorded of a version. Raises NotFound, LedgerError."""
+    known = state.version(version)
+    data = store.read(key(known.number))
+    event = decode(key(known.number), data).event
+    if hashlib.sha256(data).hexdigest() != known.sha256 or not isinstance(event, Registered):
+        raise broken(f"{key(known.number)} is not what it was when {version} was registered")
+    return event
+
+
+def audit(store: Store) -> Ledger:
+    """Fold every record from the first, and hold each snapshot against what it folds to.
+
+    Raises:
+        LedgerError: if the chain is broken, or a record vouches for a snapshot that differs.
+    """
+    state, before = Ledger(), deque[Ledger](maxlen=_READERS)
+    for name, data in _blobs(store, 1, None):
+        before.append(state)
+        state = extend(state, name, data)
+        if state.snapshot != before[-1].snapshot:
+            event = decode(name, data).event
+            if isinstance(event, Snapshotted) and not _agrees(store, event, before):
+                raise broken(f"{name} vouches for a snapshot that the records do not fold to")
+    return state
+
+
+def _agrees(store: Store, event: Snapshotted, before: Iterable[Ledger]) -> bool:
+    """Whether the snapshot is one of the states right before, or else an older one."""
+    if event.version != STATE_VERSION:
+        return True  # nobody who reads this shape believes it
+    found = (state for state in before if state.number == event.number)
+    state = next(found, None) or fold(_blobs(store, 1, event.number))
+    return hashlib.sha256(_encode(state)).hexdigest() == event.sha256
+
+
+def _read_from_nothing(store: Store) -> Ledger:
+    """From the newest snapshot that holds, else from the first record."""
+    for name in reversed(store.list(_FOLDER)):
+        state = _snapshot(store, name)
+        if state is not None:
+            try:
+                return fold(_blobs(store, state.number + 1, None), state)
+            except LedgerError:
+                continue  # the chain does not go on from it; the records themselves decide
+    return fold(_blobs(store, 1, None))
+
+
+def _snapshot(store: Store, name: str) -> Ledger | None:
+    """The state in a snapshot; None if no record of the chain vouches for it."""
+    data = store.read(name)
+    try:
+        number, sha = int(name[len(_FOLDER) + 1 :][:8]), hashlib.sha256(data).hexdigest()
+        envelope, _, body = data.partition(b"\n")
+        if int(envelope) != STATE_VERSION:
+            return None
+        state = Ledger.model_validate_json(body)
+    except (ValueError, ValidationError):
+        return None
+    if state.number != number or not _vouched(store, number, sha):
+        return None
+    head = _read_or_none(store, key(number))
+    if head is None or hashlib.sha256(head).hexdigest() != state.head:
+        return None
+    return state
+
+
+def _vouched(store: Store, number: int, sha: str) -> bool:
+    """Whether one of the next records names this snapshot; others may have come between."""
+    for after in range(number + 1, number + 1 + SNAPSHOT_EVERY):
+        data = _read_or_none(store, key(after))
+        if data is None:
+            return False
+        if b'"snapshot"' in data[:1000]:
+            event = decode(key(after), data).event
+            if isinstance(event, Snapshotted) and event.number == number:
+                return event.sha256 == sha
+    return False
+
+
+def _with_snapshot(store: Store, state: Ledger, now: Callable[[], datetime]) -> Ledger:
+    """Snapshot the state where one is due. Whoever fails or dies here leaves it to the next."""
+    if state.number < state.snapshot + SNAPSHOT_EVERY:
+        return state
+    data = _encode(state)
+    sha = hashlib.sha256(data).hexdigest()
+    event = Snapshotted(version=STATE_VERSION, number=state.number, sha256=sha)
+    record = next_record(state, event, at=now(), by="ledger", run="")
+    try:
+        store.create(f"{_FOLDER}/{state.number:08d}-{sha[:12]}.json", data)
+    except AlreadyExists:
+        pass  # of a writer that died before it could vouch for it
+    except StoreError:
+        return state  # the record is written; the next one tries again
+    after = _folded_first(state, record)
+    try:
+        store.create(key(record.number), record.encode())
+    except (AlreadyExists, StoreError):
+        return state
+    return after
+
+
+def _encode(state: Ledger) -> bytes:
+    return b"%d\n" % STATE_VERSION + state.model_dump_json().encode()
+
+
+def _folded_first(state: Ledger, record: Record) -> Ledger:
+    try:
+        return extend(state, key(record.number), record.encode())
+    except LedgerError as error:
+        raise LedgerError(
+            f"the new record {record.number} ({record.event.kind}) could not be read again: "
+            f"{error}",
+            holds="nothing was written",
+        ) from error
+
+
+def _require_head(store: Store, known: Ledger) -> None:
+    """What was read before must still be there."""
+    if not known.number:
+        return
+    data = _read_or_none(store, key(known.number))
+    if data is None or hashlib.sha256(data).hexdigest() != known.head:
+        raise LedgerError(
+            f"record {known.number} of the ledger is gone or was changed",
+            expected="everything that was read before",
+            holds="nothing was written",
+            do="bring the missing records back from a copy of the store",
+        )
+
+
+def _blobs(store: Store, first: int, last: int | None) -> Iterator[tuple[str, bytes]]:
+    """(key, bytes) of records in order, several read at a time; all that are listed."""
+    if last is None:
+        names = [*store.list("ledger", after=key(first - 1))]
+    else:
+        names = [key(number) for number in range(first, last + 1)]
+    if len(names) < 4 * _READERS:
+        yield from ((name, store.read(name)) for name in names)
+        return
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(names), 1000):
+            part = names[start : start + 1000]
+            yield from zip(part, pool.map(store.read, part), strict=True)
+
+
+def _read_or_none(store: Store, name: str) -> bytes | None:
+    try:
+        return store.read(name)
+    except NotFound:
+        return None
 
 
 def now() -> datetime:

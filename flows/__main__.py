@@ -1,64 +1,153 @@
 """What people ask and tell the loop from a terminal, beside Prefect's own commands.
 
-    python -m flows status  [--json] [CONFIG]      exit code 1 if the stack is not healthy
-    python -m flows history [--json] [CONFIG]
-    python -m flows abort|promote|pause|resume|approve|reject --why "…" [CONFIG]
+    python -m flows status  [--json] [CONFIG]      exit code 1 if anything is not well
+    python -m flows history [--json] [CONFIG]      who asked for what, and what came of it
+    python -m flows show VERSION [CONFIG]          everything about one version
+    python -m flows diff VERSION VERSION [CONFIG]  how two versions differ
+    python -m flows plan [CONFIG]                  what a rollout would do, and how long
+    python -m flows watch DEPLOYMENT [CONFIG]      run a deployment and read along
+    python -m flows demo [CONFIG]                  the whole loop in minutes
+    python -m flows abort|promote|pause|resume|approve|reject|rollback --why "…" [CONFIG]
+    python -m flows rollout VERSION --why "…" [CONFIG]
 
-The last line's commands are records in the ledger: whichever controller drives the rollout
-finds them at its next look, so they work from any machine that reaches the store.
+The last two lines' commands are requests in the ledger, made from any machine that reaches the
+store. Those that take a while are carried out by this process, if nobody else does; exit code
+0 means that the request came true.
 """
 
 import argparse
 import getpass
+import os
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from flows.terminal import history, status
-from policy.config import load_config
-from policy.errors import ArrCocError
+from deployments import console
+from policy.config import Config, load_config
 
-COMMANDS = ("abort", "promote", "pause", "resume", "approve", "reject")
+REQUESTS = ("abort", "promote", "pause", "resume", "approve", "reject", "rollback", "rollout")
+QUESTIONS = {
+    "status": "what serves where, the last runs, and whether everything is well",
+    "history": "who asked for what when and why, and what came of it",
+    "show": "everything about one version",
+    "diff": "how two versions differ",
+    "plan": "what a rollout would do, and how long it would take",
+    "watch": "run a deployment, such as retrain/on-demand, and read along",
+    "demo": "the whole loop in minutes, on this machine",
+}
+DEFAULT = "deployments/local.yaml"
+NAMES = {"show": ("version",), "diff": ("before", "after"), "watch": ("deployment",)}
 
 
-def main(arguments: list[str]) -> int:
-    asked = _parser().parse_args(arguments)
-    try:
-        config = load_config(asked.config)
-        if asked.command == "status":
+def main(arguments: Sequence[str]) -> int:
+    """Carry out one command; its exit code. argparse ends with 2 for a wrong one."""
+    return console.exit_code_of(partial(_command, arguments))
+
+
+def _command(arguments: Sequence[str]) -> int:
+    asked = _asked(arguments)
+    config = load_config(asked.config)
+    if asked.command in REQUESTS:
+        return _request(config, asked)
+    return _question(config, asked)
+
+
+def _asked(arguments: Sequence[str]) -> argparse.Namespace:
+    """argparse does not find a last argument that options part from the others."""
+    parser = _parser()
+    asked, rest = parser.parse_known_args(arguments)
+    if rest and (asked.config or len(rest) > 1 or rest[0].startswith("-")):
+        parser.error(f"unknown: {' '.join(rest)}")
+    asked.config = Path(asked.config or (rest[0] if rest else DEFAULT))
+    return asked
+
+
+def _request(config: Config, asked: argparse.Namespace) -> int:
+    from flows.terminal import command
+
+    wish = command.request_of(
+        config, asked.command, asked.endpoint or config.production, asked.by, asked.why,
+        getattr(asked, "version", ""),
+    )  # fmt: skip
+    return command.give(config, wish, wait_s=0 if asked.no_wait else asked.wait_s)
+
+
+def _question(config: Config, asked: argparse.Namespace) -> int:
+    match asked.command:
+        case "status":
+            from flows.terminal import status
+
             return status.show(config, as_json=asked.json)
-        if asked.command == "history":
-            return history.show(config, as_json=asked.json)
-        from flows.terminal import command
+        case "history":
+            from flows.terminal import history
 
-        return command.give(config, asked.command, asked.endpoint, asked.by, asked.why)
-    except ArrCocError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+            return history.show(config, as_json=asked.json)
+        case "show":
+            from flows.terminal import show
+
+            return show.show(config, asked.version)
+        case "diff":
+            from flows.terminal import diff
+
+            return diff.show(config, asked.before, asked.after)
+        case "plan":
+            from flows.terminal import plan
+
+            return plan.show(config)
+        case "watch":
+            from flows.terminal.runs import api_url
+
+            os.environ.setdefault("PREFECT_API_URL", api_url(config))
+            from flows.terminal import watch
+
+            return watch.show(asked.deployment)
+        case _:
+            from flows.terminal import demo
+
+            return demo.main(str(asked.config))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flows", description="Ask and tell the loop."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (
-        ("status", "what serves where, the last runs, the ledger's head, health"),
-        ("history", "who promoted which version when, and why"),
-    ):
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in QUESTIONS.items():
         command = commands.add_parser(name, help=text)
-        command.add_argument("--json", action="store_true")
-        _config(command)
-    for name in COMMANDS:
-        command = commands.add_parser(name, help=f"{name} the rollout under way")
-        command.add_argument("--why", required=True, help="one sentence for the ledger")
-        command.add_argument("--by", default=getpass.getuser(), help="who; you, if not given")
-        command.add_argument("--endpoint", default="production")
-        _config(command)
+        if name in ("status", "history"):
+            command.add_argument("--json", action="store_true")
+        _arguments(command, NAMES.get(name, ()))
+    for name in REQUESTS:
+        under_way = "" if name in ("rollback", "rollout") else " the rollout under way"
+        command = commands.add_parser(name, help=f"{name}{under_way}")
+        _who_and_why(command)
+        _arguments(command, ("version",) if name == "rollout" else ())
     return parser
 
 
-def _config(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", type=Path, nargs="?", default=Path("deployments/local.yaml"))
+def _arguments(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    for name in names:
+        command.add_argument(name, type=console.whole_text)
+    command.add_argument("config", nargs="?", help=f"{DEFAULT}, if not given")
+
+
+def _who_and_why(command: argparse.ArgumentParser) -> None:
+    text = console.whole_text
+    command.add_argument("--why", required=True, type=text, help="one sentence for the ledger")
+    command.add_argument("--by", default=_user(), type=text, help="who; you, if not given")
+    command.add_argument("--endpoint", type=text, help="production, if not given")
+    command.add_argument("--wait-s", type=float, help="wait at most so many seconds")
+    command.add_argument(
+        "--no-wait", action="store_true", help="only write the request: 0 says it is written"
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container whose user has no name
+        return f"user {os.getuid()}"
 
 
 if __name__ == "__main__":

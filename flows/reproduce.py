@@ -6,11 +6,11 @@ The lineage in the ledger holds all that went in. The same seed on the same mach
 same weights, bit for bit; another processor or library may differ in the last digits.
 """
 
-import sys
 from pathlib import Path
 
 from prefect import flow
 
+from deployments import console
 from policy.config import load_config
 from tasks.reproduction import compare_weights, recorded
 from tasks.training import fetch, train
@@ -31,4 +31,4 @@ def reproduce(version: str, config: str = "deployments/local.yaml") -> str:
 
 
 if __name__ == "__main__":
-    reproduce(sys.argv[1])
+    reproduce(*console.arguments("flows.reproduce", str(__doc__), "version"))

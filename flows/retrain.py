@@ -1,19 +1,22 @@
 """Retrain the model and bring it to production, if it deserves that.
 
-prefect deployment run retrain/on-demand --watch      # on a worker; red if refused
-python -m flows.retrain                               # the same, in this process
+    prefect deployment run retrain/on-demand --watch      # on a worker
+    python -m flows.retrain                               # the same, in this process
+
+Green: the new version serves. Red: it was refused by a limit or the gate, or rolled back;
+production is as it was, and the release card or the rollout report says why.
 """
 
-import sys
 from pathlib import Path
 
 from prefect import flow
 
-from flows.rollout import finish_rollout, rollout
+from deployments import console
 from policy.config import load_config, with_model
 from policy.monitoring.governor import Cause
 from tasks.release import champion, champion_scores, gate, register, require, signer
 from tasks.reports.card import release_card
+from tasks.rollout.steps import follow, request_rollout, require_came_true, wait_until_free
 from tasks.training import check, evaluate, fetch, plan, score_benchmarks, train
 
 
@@ -28,7 +31,9 @@ def retrain(
     """Fetch, check, train, evaluate, gate, register, stage and roll out; return the version.
 
     Safe to run again at any time: finished steps are kept, a training goes on from its last
-    checkpoint and a rollout from the state in the ledger.
+    checkpoint and a rollout from the state in the ledger. The gate compares with what serves
+    when it decides, after any rollout under way has ended; if something else serves by the
+    time that this version would be rolled out, it is not.
 
     Args:
         config: the configuration file; it names the data, the gates and the place.
@@ -47,19 +52,24 @@ def retrain(
     data = fetch(settings)
     check(settings, run, data)
     trained = train(settings, run, data)
-    scores = evaluate(settings, data, trained, str(run.path("scores")))
+    scores = evaluate(settings, data, trained, run.uri("scores"))
     benchmarks = score_benchmarks(settings, run, trained, scores)
-    production = champion(settings)
+    serving = wait_until_free(settings, settings.production)
+    production = champion(settings, serving)
     theirs = champion_scores(settings, data, production) if production else ""
     report = gate(settings, scores, production, theirs, benchmarks)
     release_card(settings, run, trained, scores, report)
     require(report, run)
     version = register(settings, run, trained, scores, benchmarks, report)
-    for endpoint in ("staging", "production"):
-        finish_rollout(config, endpoint)
-        rollout(version, endpoint, config, by=f"retrain ({cause})")
+    for endpoint in settings.path:
+        compared = serving if endpoint == settings.production else ""
+        by = f"retrain ({cause})"
+        request = request_rollout(settings, endpoint, version, by, why, compared)
+        require_came_true(follow(settings, request, config))
     return version
 
 
 if __name__ == "__main__":
-    retrain(config=sys.argv[1] if sys.argv[1:] else "deployments/local.yaml")
+    retrain(
+        console.arguments("flows.retrain", str(__doc__), config="deployments/local.yaml")[0]
+    )

@@ -1,20 +1,20 @@
-"""Take production back to the version before, at once.
+"""Bring the version before back to an endpoint, at once.
 
     prefect deployment run rollback/production --param why="wrong answers" --watch
     python -m flows.rollback "wrong answers"
 
 A rollout under way is aborted; otherwise the version before is brought back with its own
-configuration and preprocessing, for a release is one folder under one digest.
+configuration and preprocessing, for a release is one folder under one digest. Green: that
+version serves. Red: it could not serve, and what served before still does.
 """
 
-import sys
 from pathlib import Path
 
 from prefect import flow
 
-from flows.rollout import drive
+from deployments import console
 from policy.config import load_config
-from tasks.rollout.steps import begin_rollback
+from tasks.rollout.steps import follow, request_rollback, require_came_true
 
 
 @flow(name="rollback", flow_run_name="{endpoint}", log_prints=True)
@@ -24,10 +24,16 @@ def rollback(
     endpoint: str = "production",
     config: str = "deployments/local.yaml",
 ) -> str:
-    """Return the version that serves afterwards. Raises Refused if there is none before."""
-    state = drive(config, begin_rollback(load_config(Path(config)), endpoint, by, why))
-    return state.version if state.phase == "done" else state.stable or "none"
+    """Returns why it came true.
+
+    Raises:
+        Refused: if there is no version before.
+        RolledBack: if the version before could not serve.
+    """
+    settings = load_config(Path(config))
+    request = request_rollback(settings, endpoint, by, why)
+    return require_came_true(follow(settings, request, config))
 
 
 if __name__ == "__main__":
-    rollback(why=sys.argv[1])
+    rollback(*console.arguments("flows.rollback", str(__doc__), "why"))

@@ -24,6 +24,7 @@ FIELDS = (
     "stable_accuracy",
 )
 _LENGTH_MAX = 500
+_NUMBER_MAX = 1e15  # larger whole numbers have no float of their own, the largest none at all
 # Two threads that make a tree at once break the interpreter before Python 3.12.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -123,7 +124,7 @@ def _number_type(node: ast.expr, text: str) -> None:
     match node:
         case ast.Constant(value=bool()):
             raise _refused(node, text, "a number")
-        case ast.Constant(value=int() | float()):
+        case ast.Constant(value=int() | float() as value) if abs(value) <= _NUMBER_MAX:
             pass
         case ast.Attribute(value=ast.Name(id="result"), attr=name) if name in FIELDS:
             pass

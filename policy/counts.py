@@ -12,7 +12,10 @@ LATENCY_EDGES_S = (
 
 
 class Counts(BaseModel, frozen=True):
-    """Answers of one version, per attempt, cumulative. `latency` has one number per bucket."""
+    """Requests of one version, each counted once by its first attempt; cumulative.
+
+    `latency` has the number of answered ones in each bucket of time.
+    """
 
     requests: int = 0
     errors: int = 0
@@ -26,11 +29,23 @@ class Labelled(BaseModel, frozen=True):
     correct: int = 0
 
 
+class Compared(BaseModel, frozen=True):
+    """Mirrored requests whose two answers were compared, and how many differed; cumulative."""
+
+    compared: int = 0
+    differed: int = 0
+
+
 class Sample(BaseModel, frozen=True):
-    """All that is counted of one version. `restarted`: a counter began again at zero."""
+    """All that is counted of one version.
+
+    `epoch` names the life of the counters: another name, and they began again at zero.
+    `restarted` marks a difference of two readings between which that happened.
+    """
 
     counts: Counts = Counts()
     labelled: Labelled = Labelled()
+    epoch: str = ""
     restarted: bool = False
 
     @property
@@ -46,9 +61,14 @@ class Sample(BaseModel, frozen=True):
         return self.labelled.labels - self.labelled.correct
 
     @property
-    def latency_p95_s(self) -> float:
-        """Upper edge of the bucket that holds the 95th percentile; inf past the last edge."""
+    def latency_p95_s(self) -> float | None:
+        """Upper edge of the bucket that holds the 95th percentile.
+
+        inf past the last edge; None where no request was answered: then it is unknown.
+        """
         answered, below = sum(self.counts.latency), 0
+        if not answered:
+            return None
         for edge, count in zip(LATENCY_EDGES_S, self.counts.latency, strict=False):
             below += count
             if below >= 0.95 * answered:
@@ -60,14 +80,17 @@ class Sample(BaseModel, frozen=True):
         return sum(self.counts.latency[LATENCY_EDGES_S.index(edge_s) + 1 :])
 
 
-def between(before: Sample, now: Sample) -> Sample:
-    """What was counted since `before`. After a restart of any counter that is `now` alone.
+def between(before: Sample, now: Sample) -> Sample | None:
+    """What was counted since `before`.
 
-    A restart is seen when a counter is lower than before. One that has already grown past
-    `before` again cannot be told from growth: look often.
+    If the place says that the counters began anew, that is `now` alone, marked. None if a
+    counter is lower than before without that: the source dipped, and what it tells is not
+    known until it has caught up.
     """
-    if any(b > n for b, n in zip(_numbers(before), _numbers(now), strict=True)):
+    if before.epoch != now.epoch:
         return now.model_copy(update={"restarted": True})
+    if any(b > n for b, n in zip(_numbers(before), _numbers(now), strict=True)):
+        return None
     was, is_now = before.counts, now.counts
     return Sample(
         counts=Counts(
@@ -79,6 +102,7 @@ def between(before: Sample, now: Sample) -> Sample:
             labels=now.labelled.labels - before.labelled.labels,
             correct=now.labelled.correct - before.labelled.correct,
         ),
+        epoch=now.epoch,
     )
 
 

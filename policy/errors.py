@@ -12,7 +12,8 @@
     ├── StoreError       the store could not be read or written (no room, no right)
     ├── LedgerError      the chain of records is broken or a record is damaged
     ├── ReleaseError     a release is not what its manifest says
-    ├── EndpointError    the endpoint refuses a call, or a version cannot serve there
+    ├── EndpointError    the endpoint refuses an order that it could never carry out
+    ├── EndpointSilent   the endpoint does not answer: that blames no version
     ├── Unsupported      this place cannot do what was asked
     ├── Busy             another rollout holds the endpoint
     └── RolledBack       a rollout was taken back; stable serves all traffic again
@@ -76,6 +77,9 @@ class ReleaseError(ArrCocError): ...
 
 
 class EndpointError(ArrCocError): ...
+
+
+class EndpointSilent(ArrCocError): ...
 
 
 class Unsupported(ArrCocError): ...

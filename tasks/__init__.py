@@ -1,30 +1,6 @@
 """Steps: one retried, visible call each.
 
 Tasks take and return small values (a config, a version, a record), never clients, tensors
-or data frames. What might pass when tried again is let out, because Prefect retries only
-what raises; what will not pass (a refused gate, a broken chain) is never tried again.
+or data frames. `retries` says what is tried again, `places` connects once per process. What
+also works without Prefect (the controller in rollout/) does not import it.
 """
-
-from typing import Any
-
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
-from policy.errors import ArrCocError, EndpointError, StoreError
-
-
-def transient(_task: Any, _run: Any, state: Any) -> bool:
-    """Whether a failed call may pass when it is made again."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, StoreError | EndpointError) or not isinstance(error, ArrCocError)
-
-
-remote = task(
-    retries=3,
-    retry_delay_seconds=[2, 5, 10],
-    retry_jitter_factor=1,
-    retry_condition_fn=transient,
-    cache_policy=NO_CACHE,
-)
-once = task(cache_policy=NO_CACHE)
-"""For steps whose own program already resumes and retries: another try would hide a fault."""

@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.futures import PrefectFuture
@@ -10,9 +9,10 @@ from pydantic import BaseModel
 
 from policy.config import Config, with_model
 from policy.gates.scores import Scores
-from tasks import once, remote
+from tasks.places import place_of
 from tasks.release import read_scores
 from tasks.reports.pictures import ablation_dots
+from tasks.retries import once, remote
 from tasks.training import evaluate, run_of, train
 
 COSTS = 0.05  # a family that loses more than this needs the part
@@ -34,7 +34,8 @@ def measure(config: Config, ablation: str, seed: int, data: str) -> Measured:
     variant = with_model(config, hyperparameters=parameters)
     run = run_of(variant, seed, "ablations", "hand", "an ablation")
     trained = train.fn(variant, run, data)
-    scores = read_scores(Path(evaluate.fn(variant, data, trained, str(run.path("scores")))))
+    scored = evaluate.fn(variant, data, trained, run.uri("scores"))
+    scores = read_scores(place_of(config).store.download(scored))
     return Measured(ablation=ablation, seed=seed, accuracies=_accuracies(scores))
 
 

@@ -7,41 +7,48 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
-from deployments import Release, connect, ledger
+from deployments import Place, Release, ledger
 from deployments.releases import folder as releases
 from deployments.releases.folder import Published
 from deployments.releases.keys import signing_key, trusted
 from deployments.releases.signing import PrivateKey
 from policy.config import Config
 from policy.errors import ConfigError, DataError, GateFailed
-from policy.gates.scores import GateReport, Paired, Scores, compare, judge
-from policy.ledger import Ledger, Registered
-from tasks import once, remote
+from policy.gates.decision import Champion, GateReport, decide_gate
+from policy.gates.scores import Scores, parse_scores
+from policy.gates.significance import Paired, compare
+from policy.ledger import Ledger
+from policy.records import Registered
+from tasks.places import place_of
+from tasks.retries import once, remote
 from tasks.training import Run, evaluate
 
 NOT_RELEASED = shutil.ignore_patterns(
     ".*", "checkpoints", "wandb", "job.json", "*.log", "*.tmp"
 )
+_DIGITS = 7  # of the digest in a version's name; more where two would be called the same
 
 
 @remote
-def champion(config: Config) -> Release | None:
-    """What serves in production now; None before the first version."""
-    state = ledger.read(connect(config).store)
-    stable = state.endpoint("production").stable
-    return Release(stable, state.version(stable).registered.digest) if stable else None
+def champion(config: Config, version: str) -> Release | None:
+    """The release of what serves in production, as `wait_until_free` told; None for "none"."""
+    if version == "none":
+        return None
+    state = ledger.read(place_of(config).store)
+    return Release(version, state.version(version).digest)
 
 
 @remote
 def champion_scores(config: Config, data: str, release: Release) -> str:
-    """Score production on the same questions, once per release and data set."""
-    place, root = connect(config), Path(config.root).absolute()
-    model = releases.fetch(place.store, release, root / "copies", trusted(config))
-    scores = read_scores(model)
-    if scores.data_fingerprint == config.dataset.version:
-        return str(model)
-    output = root / "evaluations" / f"{release.digest[:12]}-{config.dataset.version[7:19]}"
-    return evaluate.fn(config, data, str(model), str(output))
+    """The URI of production's scores on the same questions; its own if of the same data."""
+    place = place_of(config)
+    model = releases.fetch(place.store, release, place.scratch / "copies", trusted(config))
+    uri = f"{place.store.root}/copies/{release.digest}"
+    place.store.upload(model, uri)
+    if read_scores(model).data_fingerprint == config.dataset.version:
+        return uri
+    name = f"{release.digest[:12]}-{config.dataset.version[7:19]}"
+    return evaluate.fn(config, data, uri, f"{place.store.root}/evaluations/{name}")
 
 
 @once
@@ -53,11 +60,15 @@ def gate(
     benchmarks: dict[str, str],
 ) -> GateReport:
     """Judge the scores; `theirs` are production's, empty if nothing serves yet."""
-    paired = None
+    store = place_of(config).store
+    ours = store.download(scores)
+    serving = None
     if production is not None:
-        paired = _compare(production.version, Path(scores), Path(theirs), config.gates.alpha)
-    also = {name: read_scores(Path(folder)) for name, folder in benchmarks.items()}
-    return judge(read_scores(Path(scores)), paired, config.gates, also)
+        folder = store.download(theirs)
+        paired = _compare(production.version, ours, folder, config.gates.alpha)
+        serving = Champion(scores=read_scores(folder), paired=paired)
+    also = {name: read_scores(store.download(uri)) for name, uri in benchmarks.items()}
+    return decide_gate(read_scores(ours), serving, config.gates, also, config.dataset.version)
 
 
 @once
@@ -84,28 +95,32 @@ def register(
 
     A run that was registered before a crash gives the version it has already.
     """
-    versions = ledger.read(connect(config).store).versions
-    for name, known in versions.items():
-        if known.registered.lineage.get("key") == run.key:
-            return name
-    folder = run.path("release")
+    place = place_of(config)
+    for known in ledger.read(place.store).versions.values():
+        if known.key == run.key:
+            return known.version
+    folder = place.scratch / "releases" / run.key
     shutil.rmtree(folder, ignore_errors=True)
     for part in (trained, scores):
-        shutil.copytree(part, folder, ignore=NOT_RELEASED, dirs_exist_ok=True)
+        source = place.store.download(part)
+        shutil.copytree(source, folder, ignore=NOT_RELEASED, dirs_exist_ok=True)
     for name, theirs in benchmarks.items():
         (folder / "benchmarks").mkdir(exist_ok=True)
-        shutil.copyfile(Path(theirs) / "scores.json", folder / "benchmarks" / f"{name}.json")
-    lineage = lineage_of(config, run, Path(trained))
+        source = place.store.download(theirs) / "scores.json"
+        shutil.copyfile(source, folder / "benchmarks" / f"{name}.json")
+    lineage = lineage_of(config, run, place.store.download(trained))
     (folder / "gate.json").write_text(report.model_dump_json(indent=1))
     (folder / "lineage.json").write_text(json.dumps(lineage, indent=1, sort_keys=True))
     published = publish(config, folder)
-    return enter(config, published, read_scores(folder), report.reasons, lineage, "retrain")
+    scored = read_scores(folder)
+    shutil.rmtree(folder)
+    return enter(config, published, scored, report.reasons, lineage, "retrain")
 
 
 def publish(config: Config, folder: Path) -> Published:
     """Seal and sign `folder` with the key of this place, and store it."""
     digest = releases.seal(folder, signer(config))
-    return releases.publish(connect(config).store, folder, digest, trusted(config))
+    return releases.publish(place_of(config).store, folder, digest, trusted(config))
 
 
 def signer(config: Config) -> PrivateKey:
@@ -122,14 +137,13 @@ def enter(
     by: str,
 ) -> str:
     """Enter a stored release in the ledger under a version made of the day and its digest."""
-    digest = published.digest
-    version = f"{ledger.now():%Y.%m.%d}-{digest[:7]}"
+    place, digest = place_of(config), published.digest
 
     def decide(state: Ledger) -> Registered | None:
-        if any(v.registered.digest == digest for v in state.versions.values()):
+        if any(known.digest == digest for known in state.versions.values()):
             return None
         return Registered(
-            version=version,
+            version=_name(state, place, digest),
             digest=digest,
             accuracy=scores.accuracy,
             families={name: family.accuracy for name, family in scores.families.items()},
@@ -138,8 +152,10 @@ def enter(
             signed_by=published.signed_by,
         )
 
-    state = ledger.append(connect(config).store, decide, by=by, run=_flow_run())
-    known = {v.registered.digest: name for name, v in state.versions.items()}
+    state = ledger.append(
+        place.store, decide, by=by, run=str(flow_run.id or ""), now=place.clock.now
+    )
+    known = {known.digest: name for name, known in state.versions.items()}
     return known[digest]
 
 
@@ -162,7 +178,22 @@ def lineage_of(config: Config, run: Run, trained: Path) -> dict[str, str]:
 
 
 def read_scores(folder: Path) -> Scores:
-    return Scores.model_validate_json((folder / "scores.json").read_text())
+    """Raises DataError if there are none that can be read."""
+    path = folder / "scores.json"
+    if not path.is_file():
+        raise DataError(
+            f"there is no {path.name} in {folder}",
+            expected="what model.evaluate writes (model/README.md)",
+            holds="nothing was registered",
+        )
+    return parse_scores(path.read_text(), str(path))
+
+
+def _name(state: Ledger, place: Place, digest: str) -> str:
+    """The day and so many digits of the digest that no other version is called the same."""
+    day = f"{place.clock.now():%Y.%m.%d}"
+    names = (f"{day}-{digest[:digits]}" for digits in range(_DIGITS, len(digest) + 1))
+    return next(name for name in names if name not in state.versions)
 
 
 def _compare(champion: str, ours: Path, theirs: Path, alpha: float) -> Paired:
@@ -195,7 +226,3 @@ def _secret(name: str) -> str:
             holds="nothing was signed",
         ) from error
     return str(block.get())
-
-
-def _flow_run() -> str:
-    return str(flow_run.id or "")

@@ -1,8 +1,8 @@
 """From data to scores: each step runs one program of model/ where the place runs programs.
 
-Outputs lie in `<root>/data/<fingerprint>` and `<root>/runs/<key>`, where the key stands for
-everything that went in. A program that finds its finished output does nothing, and one that
-finds a part goes on from there, so a killed run that is started again loses little.
+Outputs are artifacts at `<root>/data/<fingerprint>` and `<root>/runs/<key>/…`, where the key
+stands for everything that went in. A job that ended well does not start again, and one that
+was cut short goes on from what it wrote, so a killed run that is started again loses little.
 """
 
 import hashlib
@@ -15,19 +15,21 @@ from typing import Any
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
-from deployments import connect, ledger
-from policy.config import Checkpointing, Config
-from policy.ledger import Ledger, RetrainingStarted
+from deployments import Job, ledger
+from policy.config import Benchmark, Checkpointing, Config
+from policy.ledger import Ledger
 from policy.monitoring.governor import Cause, permit
-from tasks import once, remote
+from policy.records import RetrainingStarted
+from tasks.places import place_of
 from tasks.progress import reporter
+from tasks.retries import once, remote
 
 
 class Run(BaseModel, frozen=True):
-    """One retraining: what goes in, and the folder where its results lie."""
+    """One retraining: what goes in, and the URI below which its results lie."""
 
     key: str
-    folder: str
+    base: str
     seed: int
     cause: Cause
     why: str
@@ -35,8 +37,8 @@ class Run(BaseModel, frozen=True):
     commit: str
     dirty: bool
 
-    def path(self, name: str) -> Path:
-        return Path(self.folder) / name
+    def uri(self, name: str) -> str:
+        return f"{self.base}/{name}"
 
 
 @remote
@@ -48,14 +50,17 @@ def plan(config: Config, seed: int | None, cause: Cause, why: str) -> Run:
     run_id = str(flow_run.id)
     drawn = int(_digest(run_id), 16) % 2**31
     run = run_of(config, drawn if seed is None else seed, "runs", cause, why)
+    place = place_of(config)
 
     def decide(state: Ledger) -> RetrainingStarted | None:
         if run.key in state.retrainings:
             return None  # this very run goes on after a crash
-        permit(cause, [*state.retrainings.values()], config.retraining, ledger.now())
+        starts = [*state.retrainings.values()]
+        permit(cause, starts, config.retraining, place.clock.now())
         return RetrainingStarted(key=run.key, cause=cause, why=why)
 
-    ledger.append(connect(config).store, decide, by=f"retrain ({cause})", run=run_id)
+    by = f"retrain ({cause})"
+    ledger.append(place.store, decide, by=by, run=run_id, now=place.clock.now)
     return run
 
 
@@ -64,31 +69,32 @@ def run_of(config: Config, seed: int, folder: str, cause: Cause, why: str) -> Ru
     code, (commit, dirty) = model_code(), _git()
     inputs = [config.dataset.version, config.model.model_dump(), config.compute.processes]
     key = _digest(json.dumps([*inputs, seed, code]))[:12]
+    base = f"{place_of(config).store.root}/{folder}/{key}"
     return Run(
-        key=key, folder=str(Path(config.root).absolute() / folder / key), seed=seed,
-        cause=cause, why=why, code=code, commit=commit, dirty=dirty,
+        key=key, base=base, seed=seed, cause=cause, why=why, code=code, commit=commit,
+        dirty=dirty,
     )  # fmt: skip
 
 
 @once
 def fetch(config: Config) -> str:
-    """Make or bring the pinned data set, and return its folder."""
-    fingerprint = config.dataset.version.removeprefix("sha256:")
-    folder = Path(config.root).absolute() / "data" / fingerprint[:16]
-    _program(config, "model.data", {"dataset": config.dataset}, {}, folder)
-    return str(folder)
+    """Make or bring the pinned data set, and return its URI."""
+    short = config.dataset.version.removeprefix("sha256:")[:16]
+    uri = f"{place_of(config).store.root}/data/{short}"
+    _program(config, f"data-{short}", "model.data", {"dataset": config.dataset}, {}, uri)
+    return uri
 
 
 @once
 def check(config: Config, run: Run, data: str) -> None:
     """Read every question and image once. Raises JobFailed naming the first thing wrong."""
-    sections = {"dataset": config.dataset}
-    _program(config, "model.data", sections, {"check": data}, run.path("check"))
+    sections, key = {"dataset": config.dataset}, f"check-{run.key}"
+    _program(config, key, "model.data", sections, {"check": data}, run.uri("check"))
 
 
 @once
 def train(config: Config, run: Run, data: str) -> str:
-    """Train, or go on training, and return the folder of the trained model."""
+    """Train, or go on training, and return the URI of the trained model."""
     sections = {
         "model": config.model,
         "seed": run.seed,
@@ -96,57 +102,69 @@ def train(config: Config, run: Run, data: str) -> str:
         "checkpointing": checkpointing_of(config, run),
         "tracking": config.tracking,
     }
-    output = run.path("train")
-    _program(config, "model.train", sections, {"data": data}, output)
-    return str(output)
+    key, uri = f"train-{run.base.split('/')[-2]}-{run.key}", run.uri("train")
+    _program(config, key, "model.train", sections, {"data": data}, uri)
+    return uri
 
 
 def checkpointing_of(config: Config, run: Run) -> Checkpointing:
-    """Checkpoints in the run's own folder, or below the configured URI under the run's key."""
-    if config.checkpointing.uri == "run":
+    """Checkpoints in the run's own folder, or below the configured URI under the run's key.
+
+    Where the run's folder is not on this disk, they go beside it in the store: what a machine
+    that is lost had trained would be lost with it otherwise.
+    """
+    uri = config.checkpointing.uri
+    if uri == "run" and "://" not in run.base:
         return config.checkpointing
-    uri = f"{config.checkpointing.uri.rstrip('/')}/{run.key}"
-    return config.checkpointing.model_copy(update={"uri": uri})
+    below = run.uri("checkpoints") if uri == "run" else f"{uri.rstrip('/')}/{run.key}"
+    return config.checkpointing.model_copy(update={"uri": below})
 
 
 @once
 def evaluate(config: Config, data: str, model: str, output: str) -> str:
-    """Score a trained model or a release on the held-out questions; return the folder."""
+    """Score a trained model or a release on the held-out questions; return the URI."""
+    key = "evaluate-" + _digest(output)[:16]
     inputs = {"data": data, "model": model}
-    _program(config, "model.evaluate", {"compute": config.compute}, inputs, Path(output))
+    _program(config, key, "model.evaluate", {"compute": config.compute}, inputs, output)
     return output
 
 
 @once
 def score_benchmarks(config: Config, run: Run, trained: str, scores: str) -> dict[str, str]:
-    """Score a trained model on the gate's benchmarks; return the folder of each by its name.
+    """Score a trained model on the gate's benchmarks; return the URI of each by its name.
 
     The data set that the configuration trains on is scored already, in `scores`.
     """
-    folders = {}
+    found = {}
     for benchmark in config.gates.benchmarks:
         if benchmark.dataset.version == config.dataset.version:
-            folders[benchmark.name] = scores
+            found[benchmark.name] = scores
             continue
         theirs = config.model_copy(update={"dataset": benchmark.dataset})
-        output = run.path("benchmarks") / benchmark.name
-        folders[benchmark.name] = evaluate.fn(theirs, fetch.fn(theirs), trained, str(output))
-    return folders
+        output = run.uri(f"benchmarks/{_folder(benchmark)}")
+        found[benchmark.name] = evaluate.fn(theirs, fetch.fn(theirs), trained, output)
+    return found
+
+
+def _folder(benchmark: Benchmark) -> str:
+    """Other data are another folder: a benchmark that is pinned anew is scored anew."""
+    return f"{benchmark.name}-{benchmark.dataset.version.removeprefix('sha256:')[:12]}"
 
 
 def _program(
     config: Config,
+    key: str,
     program: str,
     sections: Mapping[str, BaseModel | int],
     inputs: Mapping[str, str],
-    output: Path,
+    output: str,
 ) -> None:
     plain: dict[str, Any] = {
         name: section.model_dump(mode="json") if isinstance(section, BaseModel) else section
         for name, section in sections.items()
     }
     with reporter(program) as on_progress:
-        connect(config).jobs.run(program, plain, inputs, output, on_progress=on_progress)
+        place_of(config).jobs.run(Job(key, program, plain, inputs, output), on_progress)
 
 
 def model_code() -> str:

@@ -4,7 +4,7 @@
 
 Trains a first version briefly and puts it into production; trains again and walks the second
 version through the configured weights while questions are asked; then lets a deliberately
-broken copy try, and be taken back. Run again, it goes on from what serves.
+broken copy try, and be rolled back. Run again, it goes on from what serves.
 """
 
 import json
@@ -13,15 +13,21 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from deployments import Place, Release, connect, ledger
+from deployments import Place, Release, connect, console, ledger
+from deployments.console import say
 from deployments.releases import folder as releases
 from deployments.releases.keys import trusted
+from deployments.replay import Sent, replayed
+from flows.terminal.runs import api_url
+from flows.terminal.walks import path, walks
 from policy.config import Config, load_config
-from policy.ledger import Ledger, RolloutChanged
-from policy.rollout.record import Phase, desired_weights
+from policy.errors import ArrCocError, EndpointSilent, Unsupported
+from policy.ledger import Ledger
+from policy.rollout.record import shown
 
 BRIEF_STEPS = 250
 SLIP = slice(0, 3), slice(3, 7), slice(7, None)
@@ -30,13 +36,17 @@ SLIP = slice(0, 3), slice(3, 7), slice(7, None)
 def main(config_path: str) -> int:
     began = time.monotonic()
     config = load_config(Path(config_path))
+    if config.place != "local":
+        raise Unsupported(
+            "the demo runs at the place 'local' only", holds="nothing was started"
+        )
     heading("1 of 4  The stack: Prefect server and worker, staging, production")
-    subprocess.run([sys.executable, "-m", "deployments.local", "up", config_path], check=True)
+    start_stack(config_path)
     os.environ["PREFECT_API_URL"] = api_url(config)
     place = connect(config)
-    first = state_of(place).number + 1
+    before = state_of(place)
 
-    if state_of(place).endpoint("production").stable is None:
+    if before.endpoint(config.production).stable is None:
         heading("2 of 4  A first version, trained briefly, straight into production")
         ensure(retrain(steps_max=BRIEF_STEPS, why="demo: a first, brief training"))
     else:
@@ -44,37 +54,49 @@ def main(config_path: str) -> int:
 
     heading("3 of 4  Trained in full, and walked into production while questions are asked")
     ensure(retrain(why="demo: the configured training"))
-    good = state_of(place).endpoint("production").stable or ""
+    good = state_of(place).endpoint(config.production).stable or ""
 
     heading("4 of 4  A broken copy tries: its answers are mixed up")
     bad = register_broken_copy(config, place, good)
-    taken_back = not roll_out(bad)
-    return summary(config, place, first, good, bad, taken_back, time.monotonic() - began)
+    rolled_back = not roll_out(config, bad)
+    seconds = time.monotonic() - began
+    tell(config, place, before.number + 1, bad, seconds)
+    return verdict(config, place, good, rolled_back)
+
+
+def start_stack(config_path: str) -> None:
+    command = [sys.executable, "-m", "deployments.local", "up", config_path]
+    if subprocess.run(command).returncode:
+        raise ArrCocError(
+            "the stack did not come up, see above", do="make down, then make demo"
+        )
 
 
 def retrain(**parameters: object) -> bool:
     return follow("retrain/on-demand", parameters)
 
 
-def roll_out(version: str) -> bool:
-    return follow("rollout/production", {"version": version})
+def roll_out(config: Config, version: str) -> bool:
+    wanted = {"version": version, "endpoint": config.production, "by": "make demo"}
+    return follow("rollout/production", wanted)
 
 
-def follow(deployment: str, parameters: dict[str, object]) -> bool:
+def follow(deployment: str, parameters: Mapping[str, object]) -> bool:
     """Run a deployment on the worker and read along; whether it completed."""
-    from flows.terminal.watch import (
-        run_and_follow,  # prefect reads PREFECT_API_URL when imported
-    )
+    # Prefect reads PREFECT_API_URL when it is imported.
+    from flows.terminal.watch import run_and_follow
 
-    run = run_and_follow(deployment, parameters)
-    print(f"    -> {run.state.name if run.state else 'unknown'}", flush=True)
+    run = run_and_follow(deployment, dict(parameters))
+    say(f"    -> {run.state.name if run.state else 'unknown'}")
     return bool(run.state and run.state.is_completed())
 
 
 def ensure(completed: bool) -> None:
     if not completed:
-        sys.exit(
-            "error: the run failed, see above; production is as it was. make down stops all"
+        raise ArrCocError(
+            "the run failed, see above",
+            holds="production is as it was",
+            do="make status tells how it is; make down stops everything",
         )
 
 
@@ -82,10 +104,9 @@ def register_broken_copy(config: Config, place: Place, version: str) -> str:
     """Enter a copy of `version` that answers with wrong colours, past the gate on purpose."""
     from tasks.release import enter, publish, read_scores
 
-    digest = state_of(place).version(version).registered.digest
-    folder = Path(config.root).absolute() / "runs" / "broken-copy"
+    folder = place.scratch / "broken-copy"
     shutil.rmtree(folder, ignore_errors=True)
-    good = Release(version, digest)
+    good = Release(version, state_of(place).version(version).digest)
     copy = releases.fetch(place.store, good, folder, trusted(config))
     break_answers(copy / "architecture.json")
     published = publish(config, copy)
@@ -105,76 +126,51 @@ def break_answers(path: Path) -> None:
     path.write_text(json.dumps(architecture))
 
 
-@dataclass(frozen=True)
-class Walk:
-    """One rollout as it went: the canary's weights in their order, and its end."""
-
-    endpoint: str
-    version: str
-    weights: tuple[int, ...]
-    phase: Phase
-    reason: str
-
-
-def walks(state: Ledger, first: int) -> list[Walk]:
-    """The rollouts on production entered from record `first` on."""
-    found: dict[str, Walk] = {}
-    for record in state.records[first - 1 :]:
-        if not isinstance(record.event, RolloutChanged):
-            continue
-        rollout = record.event.rollout
-        if rollout.endpoint != "production":
-            continue
-        share = desired_weights(rollout).get(rollout.version, 0)
-        weights = found[rollout.id].weights if rollout.id in found else ()
-        if not weights or weights[-1] != share:
-            weights = (*weights, share)
-        found[rollout.id] = Walk(
-            rollout.endpoint, rollout.version, weights, rollout.phase, rollout.reason
-        )
-    return list(found.values())
-
-
-def requests(config: Config) -> tuple[int, int]:
-    """Requests replayed to production and how many failed, over all tallies."""
-    folder = Path(config.root) / "endpoints" / "production" / "tallies"
-    tallies = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    total = [tally["total"] for tally in tallies]
-    return sum(t["sent"] for t in total), sum(t["failed"] for t in total)
-
-
-def summary(
-    config: Config,
-    place: Place,
-    first: int,
-    good: str,
-    bad: str,
-    taken_back: bool,
-    seconds: float,
-) -> int:
-    """Print what happened and where to look; 0 if all of it went as it should."""
-    state = state_of(place)
-    sent, failed = requests(config)
-    serves = state.endpoint("production").stable
+def tell(config: Config, place: Place, first: int, bad: str, seconds: float) -> None:
+    """Print what happened since record `first`, and where to look."""
+    state, sent = state_of(place), replayed(place, config.production)
     heading("Done")
-    for walk in walks(state, first):
-        accuracy = state.version(walk.version).registered.accuracy
-        path = " -> ".join(f"{weight} %" for weight in walk.weights)
-        name = "broken copy" if walk.version == bad else f"accuracy {accuracy:.3f}"
-        print(f"  {walk.version}  {name}\n    weights  {path}\n    {walk.phase}: {walk.reason}")
-    print(
-        f"\n  production serves  {serves} with {dict(place.endpoint('production').weights())}"
-    )
-    print(f"  requests           {sent} sent while versions changed, {failed} failed")
-    print(f"  time               {seconds:.0f} s")
-    print(f"  ledger             {state.number} records; make history tells them")
-    print(f"  Prefect UI         {api_url(config).removesuffix('/api')}")
-    print(f"  ask it yourself    http://127.0.0.1:{_port(config)}/predict (README, Use)")
-    print("  stop               make down")
-    if serves != good or not taken_back or failed:
-        print(f"error: expected {good} to serve, the broken copy taken back, no failed request")
-        return 1
-    return 0
+    for walk in walks(ledger.records(place.store, first)):
+        if walk.endpoint != config.production:
+            continue
+        accuracy = f"accuracy {state.version(walk.version).accuracy:.3f}"
+        say(f"  {walk.version}  {'broken copy' if walk.version == bad else accuracy}")
+        say(f"    weights  {path(walk)}\n    {walk.phase}: {walk.reason}")
+    say(f"\n  {config.production} serves  {real_split(config, place)}")
+    say(f"  requests           {sent.sent} sent while versions changed, {sent.failed} failed")
+    say(f"  time               {seconds:.0f} s")
+    say(f"  ledger             {state.number} records; make history tells them")
+    say(f"  Prefect UI         {api_url(config).removesuffix('/api')}")
+    say(f"  ask it yourself    http://127.0.0.1:{_port(config)}/predict (README, Use)")
+    say("  stop               make down")
+
+
+def verdict(config: Config, place: Place, good: str, rolled_back: bool) -> int:
+    """0 if all of it went as it should."""
+    serves = state_of(place).endpoint(config.production).stable
+    sent = replayed(place, config.production)
+    wrong = list(wrongs(serves, good, sent, rolled_back=rolled_back))
+    if wrong:
+        console.complain("error: " + "; ".join(wrong))
+    return 1 if wrong else 0
+
+
+def wrongs(serves: str | None, good: str, sent: Sent, *, rolled_back: bool) -> list[str]:
+    """What did not go as it should."""
+    found = {
+        f"{serves} serves, expected {good}": serves != good,
+        "the broken copy was promoted, expected that it is rolled back": not rolled_back,
+        f"{sent.failed} of {sent.sent} requests failed, expected none": sent.failed > 0,
+        "no request was sent, expected some to every new version": sent.sent == 0,
+    }
+    return [text for text, is_so in found.items() if is_so]
+
+
+def real_split(config: Config, place: Place) -> str:
+    try:
+        return shown(place.endpoint(config.production).observe().weights)
+    except EndpointSilent as error:
+        return f"no answer: {error}"
 
 
 def state_of(place: Place) -> Ledger:
@@ -182,18 +178,14 @@ def state_of(place: Place) -> Ledger:
 
 
 def heading(text: str) -> None:
-    print(f"\n== {text}", flush=True)
-
-
-def api_url(config: Config) -> str:
-    if config.local is None:
-        sys.exit("error: the demo runs at the place 'local' only")
-    return f"http://127.0.0.1:{config.local.prefect_port}/api"
+    say(f"\n== {text}")
 
 
 def _port(config: Config) -> int:
-    return config.local.production_port if config.local else 0
+    return config.local.endpoints[config.production].port if config.local else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2] or ["deployments/local.yaml"]))
+    local = "deployments/local.yaml"
+    file = console.arguments("flows.terminal.demo", str(__doc__), config=local)[0]
+    sys.exit(console.exit_code_of(partial(main, file)))

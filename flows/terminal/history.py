@@ -1,64 +1,149 @@
-"""Who or what promoted which version when, and why: the ledger, read aloud."""
+"""Who asked for what and why, and what came of it: the ledger, read aloud."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
+from deployments import connect, ledger
+from deployments.console import Progress, one_line, say
+from flows.terminal.walks import rollout_of
 from policy.config import Config
-from policy.ledger import Ledger, Record, Registered, RolloutChanged
+from policy.errors import LedgerError
+from policy.records import Decided, Record, Registered, Requested, RetrainingStarted
 from policy.rollout.record import Phase, Rollout
+from policy.rollout.requests import Answer, Request, settle
 
 TOLD = {
     Phase.PENDING: "rollout began",
     Phase.DONE: "promoted",
-    Phase.ROLLING_BACK: "taking back",
-    Phase.ROLLED_BACK: "taken back",
+    Phase.ROLLING_BACK: "rolling back",
+    Phase.ROLLED_BACK: "rolled back",
     Phase.AWAITING_APPROVAL: "waits for approval",
 }
-
+ASKED = {
+    "rollout": "to roll out {version} to",
+    "rollback": "for the version before on",
+    "abort": "to abort the rollout on",
+    "promote": "for all traffic at once on",
+    "pause": "to pause the rollout on",
+    "resume": "to resume the rollout on",
+    "approve": "to approve the rollout on",
+    "reject": "to reject the rollout on",
+}
 SPOKEN = ("approved by ", "promoted at once by ", "paused by ", "resumed by ")
+"""How the reasons of people's words began when they were no records of their own."""
 
 
 def show(config: Config, *, as_json: bool) -> int:
-    """Print the decisions in the order in which they were made."""
-    from deployments import connect, ledger
+    """Print the decisions in the order in which they were made, and audit the chain.
 
-    state = ledger.read(connect(config).store)
+    Raises LedgerError if the chain is broken, after what could be told.
+    """
+    store = connect(config).store
+    found = _with_progress(ledger.records(store))
     if as_json:
-        print(json.dumps([json.loads(record.model_dump_json()) for record in state.records]))
+        say(json.dumps([json.loads(record.model_dump_json()) for record in found]))
         return 0
-    for line in tell(state):
-        print(line)
-    print(f"{state.number} records, head {state.head[:12]}, chain intact")
+    story = Story()
+    try:
+        for record in found:
+            story.add(record)
+    except LedgerError:
+        _print(story)
+        raise
+    _print(story)
+    state = ledger.audit(store)
+    say(f"{state.number} records, head {state.head[:12]}, chain intact")
     return 0
 
 
-def tell(state: Ledger) -> list[str]:
+def tell(records: Iterable[Record]) -> list[str]:
     """One line for each decision; what only moves a rollout along is left out."""
-    lines: list[str] = []
-    last: dict[str, Rollout] = {}
-    for record in state.records:
-        told = _told(record, last)
-        if told:
-            lines.append(f"{record.number:4d}  {record.at:%Y-%m-%d %H:%M:%S}  {told}")
-        if isinstance(record.event, RolloutChanged):
-            last[record.event.rollout.endpoint] = record.event.rollout
-    return lines
+    story = Story()
+    for record in records:
+        story.add(record)
+    return list(story.lines())
 
 
-def _told(record: Record, last: Mapping[str, Rollout]) -> str:
-    """`last` is the record before of each endpoint."""
-    match record.event:
-        case Registered(version=version, accuracy=accuracy, signed_by=key):
-            signed = f"signed by {key[:12]}" if key else "not signed"
-            return f"{version}  registered by {record.by}: accuracy {accuracy:.3f}, {signed}"
-        case RolloutChanged(rollout=rollout):
-            return _rollout(rollout, last.get(rollout.endpoint))
-        case event:
-            return f"retraining {event.key} started ({event.cause}): {event.why}"
+@dataclass
+class _Line:
+    """`asked`: the id of the request that it tells; "" for anything else."""
+
+    text: str
+    asked: str = ""
+
+
+class Story:
+    """The lines so far; that of a request ends with its outcome, which comes later."""
+
+    def __init__(self) -> None:
+        self._lines: list[_Line] = []
+        self._last: dict[str, Rollout] = {}
+        self._open: dict[str, Answer] = {}
+        self._outcomes: dict[str, str] = {}
+
+    def add(self, record: Record) -> None:
+        text, asked = self._told(record), ""
+        match record.event:
+            case Requested(answer=answer):
+                asked = answer.request.id
+                self._decide(answer)
+            case Decided(answer=answer):
+                self._decide(answer)
+        if text:
+            at = f"{record.number:4d}  {record.at:%Y-%m-%d %H:%M:%S}"
+            self._lines.append(_Line(f"{at}  {one_line(text)}", asked))
+        rollout = rollout_of(record)
+        if rollout is not None:
+            self._last[rollout.endpoint] = rollout
+            self._settle(rollout)
+
+    def lines(self) -> Iterator[str]:
+        for line in self._lines:
+            outcome = self._outcomes.get(line.asked, "not decided yet")
+            yield f"{line.text} -> {one_line(outcome)}" if line.asked else line.text
+
+    def _told(self, record: Record) -> str:
+        match record.event:
+            case Registered(version=version, accuracy=accuracy, signed_by=key):
+                signed = f"signed by {key[:12]}" if key else "not signed"
+                scored = f"accuracy {accuracy:.3f}, {signed}"
+                return f"{version}  registered by {record.by}: {scored}"
+            case RetrainingStarted() as event:
+                return f"retraining {event.key} started ({event.cause}): {event.why}"
+            case Requested(answer=answer):
+                return _asked(answer.request)
+        rollout = rollout_of(record)
+        return _rollout(rollout, self._last.get(rollout.endpoint)) if rollout else ""
+
+    def _decide(self, answer: Answer) -> None:
+        id = answer.request.id
+        if answer.decided:
+            self._open.pop(id, None)
+            self._outcomes[id] = outcome(answer)
+        else:
+            self._open[id] = answer
+
+    def _settle(self, rollout: Rollout) -> None:
+        """Requests that wait for this rollout, or made it begin, end with it."""
+        for answer in list(self._open.values()):
+            if rollout.id == answer.rollout or rollout.request == answer.request.id:
+                self._decide(settle(answer, rollout))
+
+
+def outcome(answer: Answer) -> str:
+    """What came of a request that is decided."""
+    came = "came true" if answer.came_true else "did not come true"
+    return f"{came}: {answer.reason}" if answer.reason else came
+
+
+def _asked(request: Request) -> str:
+    for_what = ASKED[request.kind].format(version=request.version)
+    return f"{request.by} asked {for_what} {request.endpoint}: {request.why}"
 
 
 def _rollout(rollout: Rollout, before: Rollout | None) -> str:
-    """A decision, or a person's word; empty for what only moves it along."""
+    """A decision, or a person's word of old; empty for what only moves it along."""
     entered = before is None or (before.id, before.phase) != (rollout.id, rollout.phase)
     on = f"on {rollout.endpoint}: {rollout.reason}"
     if entered and rollout.phase in TOLD:
@@ -66,3 +151,15 @@ def _rollout(rollout: Rollout, before: Rollout | None) -> str:
     new = before is None or before.reason != rollout.reason
     spoken = new and rollout.reason.startswith(SPOKEN)
     return f"{rollout.version}  a person's word {on}" if spoken else ""
+
+
+def _print(story: Story) -> None:
+    for line in story.lines():
+        say(line)
+
+
+def _with_progress(records: Iterable[Record]) -> Iterator[Record]:
+    progress = Progress()
+    for record in records:
+        progress.tell(f"read {record.number} records …")
+        yield record

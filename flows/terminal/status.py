@@ -1,124 +1,170 @@
 """What serves where, the last runs, the ledger's head, and whether all of it is well."""
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
+from deployments import Endpoint, Health, Observed, Place, connect, ledger
+from deployments.console import Progress, one_line, say
+from deployments.releases.keys import trusted
+from flows.terminal.problems import Look, problems, signer, untold
+from flows.terminal.runs import api_url, last_runs
 from policy.config import Config
-from policy.errors import LedgerError
+from policy.errors import ConfigError, EndpointSilent, LedgerError, StoreError
 from policy.ledger import Ledger
-from policy.rollout.record import Rollout
-
-RUNS = 5
-NOT_SIGNED = {"signed_by": "", "trusted": False}
+from policy.rollout.record import Rollout, deadline_s, stayed_s
+from policy.words import duration
+from tasks.rollout.lead import last_look
 
 
 def show(config: Config, *, as_json: bool) -> int:
-    """Print the status; 0 if the stack is healthy and the ledger intact, else 1."""
-    found = collect(config)
-    print(json.dumps(found, indent=1, default=str) if as_json else table(found))
+    """Print the status; 0 if everything is well, else 1."""
+    found = collect(config, connect(config))
+    say(json.dumps(found, indent=1, default=str) if as_json else table(found))
     return 0 if found["healthy"] else 1
 
 
-def collect(config: Config) -> dict[str, Any]:
+def collect(config: Config, place: Place) -> dict[str, Any]:
     """Look at every part; what is down is told, not raised."""
-    from deployments.local.stack.health import health
-
-    seen = health(config)
-    state, broken = _ledger(config)
-    signers = _signers(config, state)
-    endpoints = [
-        {**asdict(serving), "stable": state.endpoint(serving.name).stable,
-         "versions": [{**asdict(served), **signers.get(served.version, NOT_SIGNED)}
-                      for served in serving.versions],
-         "rollout": _rollout(state.endpoint(serving.name).rollout)}
-        for serving in seen.endpoints
-    ]  # fmt: skip
-    trusted = all(served["trusted"] for one in endpoints for served in one["versions"])
+    progress = Progress()
+    health = place.health()
+    progress.tell("looked at the programs …")
+    wrong = {part.name: part.problem for part in health.parts if part.problem}
+    state, broken = _ledger(place)
+    keys, no_keys = _trusted(config)
+    wrong |= {"ledger": broken} if broken else {}
+    wrong |= {"signing": no_keys} if no_keys else {}
+    endpoints = []
+    for name, endpoint in place.endpoints.items():
+        look = _look(config, place, endpoint)
+        progress.tell(f"looked at {name} …")
+        if not broken:
+            wrong |= dict(problems(state, look, keys, place.clock.now()))
+        elif look.observed is None:
+            wrong[f"endpoint {name}"] = look.silent
+        endpoints.append(_endpoint(config, place, health, state, look, keys))
+    wrong |= dict(untold(state, place.clock.now()))
     return {
-        "healthy": seen.well and not broken and trusted,
+        "healthy": not wrong,
+        "problems": wrong,
         "endpoints": endpoints,
-        "programs": [asdict(program) for program in seen.programs],
-        "prefect": {"url": seen.prefect_url, "up": seen.prefect_up},
-        "runs": _runs(seen.prefect_url) if seen.prefect_up else [],
+        "parts": [asdict(part) for part in health.parts],
+        "prefect": {"url": api_url(config)},
+        "runs": last_runs(config),
         "ledger": {"records": state.number, "head": state.head, "problem": broken},
     }
 
 
 def table(found: dict[str, Any]) -> str:
     """The same for people."""
-    lines = []
+    lines: list[str] = []
     for endpoint in found["endpoints"]:
         stable = endpoint["stable"] or "nothing yet"
-        lines.append(f"{endpoint['name']}  {endpoint['url']}  stable: {stable}")
-        if endpoint["problem"]:
-            lines.append(f"  problem: {endpoint['problem']}")
+        lines.append(
+            f"{endpoint['name']} ({endpoint['role']})  {endpoint['state']}  stable: {stable}"
+        )
         for served in endpoint["versions"]:
-            state = "ready" if served["ready"] else f"not ready {served['problem']}"
-            key = "" if found["ledger"]["problem"] else _told(served)
-            lines.append(f"  {served['weight']:4} %  {served['version']}  {state}  {key}")
+            by = "" if found["ledger"]["problem"] else _signed(served)
+            lines.append(
+                f"  {served['weight']:4} %  {served['version']}  {served['state']}  {by}"
+            )
         if endpoint["rollout"]:
-            told = "  last rollout: {version} {phase}: {reason}"
-            lines.append(told.format_map(endpoint["rollout"]))
-    down = [p for p in found["programs"] if p["state"] != "RUNNING"]
-    lines.append(f"programs  {len(found['programs']) - len(down)} running, {len(down)} not")
-    lines += [f"  {p['program']} is {p['state']}: see {p['log']}" for p in down]
-    prefect = found["prefect"]
-    lines.append(f"Prefect   {prefect['url']}  {'up' if prefect['up'] else 'down'}")
+            told = "  last rollout: {version} {phase} for {since}: {reason}"
+            lines.append(one_line_of(told.format_map(endpoint["rollout"])))
+    parts = found["parts"]
+    ill = sum(bool(part["problem"]) for part in parts)
+    lines.append(f"parts     {len(parts) - ill} well, {ill} not")
+    lines.append(f"Prefect   {found['prefect']['url'] or 'PREFECT_API_URL is not set'}")
     lines += [f"  {run['start']:20} {run['flow']:10} {run['name']:34} {run['state']}"
               for run in found["runs"]]  # fmt: skip
-    ledger = found["ledger"]
-    chain = ledger["problem"] or "chain intact"
-    lines.append(f"ledger    {ledger['records']} records, head {ledger['head'][:12]}, {chain}")
-    lines.append("healthy" if found["healthy"] else "NOT healthy: make up repairs what is down")
+    kept = found["ledger"]
+    chain = "NOT readable" if kept["problem"] else "chain intact"
+    lines.append(f"ledger    {kept['records']} records, head {kept['head'][:12]}, {chain}")
+    lines += [f"problem   {part}: {what}" for part, what in found["problems"].items()]
+    lines.append("healthy" if found["healthy"] else "NOT healthy: see the problems above")
     return "\n".join(lines)
 
 
-def _ledger(config: Config) -> tuple[Ledger, str]:
-    from deployments import ledger
-    from deployments.store import open_store
+def one_line_of(text: str) -> str:
+    """A person's words in one line, keeping the indent."""
+    return text[: len(text) - len(text.lstrip())] + one_line(text)
 
+
+def _ledger(place: Place) -> tuple[Ledger, str]:
     try:
-        return ledger.read(open_store(config.root)), ""
-    except LedgerError as error:
+        return ledger.read(place.store), ""
+    except (LedgerError, StoreError) as error:
         return Ledger(), str(error)
 
 
-def _told(served: dict[str, Any]) -> str:
+def _trusted(config: Config) -> tuple[Collection[str], str]:
+    try:
+        return trusted(config), ""
+    except ConfigError as error:
+        return (), str(error)
+
+
+def _look(config: Config, place: Place, endpoint: Endpoint) -> Look:
+    observed, silent = None, ""
+    try:
+        observed = endpoint.observe()
+    except EndpointSilent as error:
+        silent = str(error)
+    return Look(
+        name=endpoint.name,
+        observed=observed,
+        silent=silent,
+        last_look=last_look(place.scratch, endpoint.name),
+        driven_here=config.place == "local",
+    )
+
+
+def _endpoint(
+    config: Config,
+    place: Place,
+    health: Health,
+    state: Ledger,
+    look: Look,
+    keys: Collection[str],
+) -> dict[str, Any]:
+    seen = look.observed
+    parts = {part.name: part.state for part in health.parts}
+    told = parts.get(f"endpoint {look.name}", "answers" if seen else "silent")
+    return {
+        "name": look.name,
+        "role": config.endpoint(look.name).role,
+        "state": told,
+        "stable": state.endpoint(look.name).stable,
+        "versions": _versions(config, state, seen, keys) if seen else [],
+        "rollout": _rollout(state.endpoint(look.name).rollout, place),
+        "last_look": look.last_look and look.last_look.isoformat(),
+    }
+
+
+def _versions(
+    config: Config, state: Ledger, seen: Observed, keys: Collection[str]
+) -> list[dict[str, Any]]:
+    roles = {name: one.role for name, one in config.endpoints.items()}
+    return [
+        {"version": version, "state": server.state, "ready": server.state == "ready",
+         "weight": seen.weights.get(version, 0), "stage": state.stage(version, roles),
+         "signed_by": signer(state, version), "trusted": signer(state, version) in keys}
+        for version, server in sorted(seen.servers.items())
+    ]  # fmt: skip
+
+
+def _signed(served: dict[str, Any]) -> str:
     by = f"signed by {served['signed_by'][:12] or 'nobody'}"
-    return by if served["trusted"] else f"{by}, NOT trusted: roll back or register it anew"
+    return by if served["trusted"] else f"{by}, NOT trusted"
 
 
-def _signers(config: Config, state: Ledger) -> dict[str, dict[str, Any]]:
-    """Who signed each version, and whether that key is trusted today."""
-    from deployments.releases.keys import trusted
-
-    keys = trusted(config)
-    signed = {name: known.registered.signed_by for name, known in state.versions.items()}
-    return {name: {"signed_by": key, "trusted": key in keys} for name, key in signed.items()}
-
-
-def _rollout(rollout: Rollout | None) -> dict[str, str] | None:
+def _rollout(rollout: Rollout | None, place: Place) -> dict[str, Any] | None:
     if rollout is None:
         return None
-    return {"version": rollout.version, "phase": rollout.phase, "reason": rollout.reason}
-
-
-def _runs(url: str) -> list[dict[str, str]]:
-    """The last runs of our flows, newest first, by Prefect's plain HTTP interface."""
-    import httpx
-
-    wanted = {
-        "limit": RUNS,
-        "sort": "START_TIME_DESC",
-        "flow_runs": {"start_time": {"is_null_": False}},
-    }
-    with httpx.Client(base_url=f"{url}/api", timeout=10) as client:
-        found = client.post("/flow_runs/filter", json=wanted).raise_for_status().json()
-        flows = client.post("/flows/filter", json={}).raise_for_status().json()
-    names = {flow["id"]: flow["name"] for flow in flows}
-    return [
-        {"name": run["name"], "flow": names.get(run["flow_id"], ""),
-         "state": run["state_name"], "start": run["start_time"][:19]}
-        for run in found
-    ]  # fmt: skip
+    stayed = stayed_s(rollout, place.clock.now())
+    return {
+        "version": rollout.version, "phase": rollout.phase, "reason": rollout.reason,
+        "since": duration(max(stayed, 0.0)), "stayed_s": stayed,
+        "deadline_s": deadline_s(rollout),
+    }  # fmt: skip

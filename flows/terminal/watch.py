@@ -3,9 +3,11 @@
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+from httpx import ConnectError
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -14,7 +16,12 @@ from prefect.client.schemas.filters import (
     LogFilterFlowRunId,
 )
 from prefect.client.schemas.objects import FlowRun, Log
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import LogSort
+from prefect.exceptions import ObjectNotFound
+
+from deployments import console
+from policy.errors import NotFound, Unsupported
 
 # Prefect's own words about its runs; ours say what happens in them.
 NOISE = (
@@ -38,13 +45,22 @@ NOISE = (
 )
 
 
+def show(deployment: str) -> int:
+    """Run a deployment with its own parameters and read along; 0 if it completed."""
+    ended = run_and_follow(deployment, {})
+    return 0 if ended.state and ended.state.is_completed() else 1
+
+
 def run_and_follow(deployment: str, parameters: dict[str, Any]) -> FlowRun:
-    """Run a deployment, print what it says while it works, and return the ended run."""
+    """Run a deployment, print what it says while it works, and return the ended run.
+
+    Raises NotFound naming the deployments that there are, Unsupported if no server answers.
+    """
     with get_client(sync_client=True) as client:
-        known = client.read_deployment_by_name(deployment)
+        known = _deployment(client, deployment)
         started = client.create_flow_run_from_deployment(known.id, parameters=parameters)
         for line in lines(client, started.id):
-            print(f"    {line}", flush=True)
+            console.say(f"    {line}")
         return client.read_flow_run(started.id)
 
 
@@ -60,6 +76,23 @@ def lines(client: SyncPrefectClient, run: UUID, every_s: float = 1.0) -> Iterato
                 yield f"{log.timestamp.astimezone():%H:%M:%S}  {log.message.splitlines()[0]}"
             told.add(log.id)
         time.sleep(every_s)
+
+
+def _deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse:
+    try:
+        return client.read_deployment_by_name(name)
+    except (ObjectNotFound, ValueError) as error:
+        flows = {flow.id: flow.name for flow in client.read_flows()}
+        known = sorted(f"{flows.get(d.flow_id)}/{d.name}" for d in client.read_deployments())
+        raise NotFound(
+            f"there is no deployment {name!r}",
+            expected=f"one of {', '.join(known) or 'none yet: make up registers them'}",
+            holds="nothing was started",
+        ) from error
+    except ConnectError as error:
+        raise Unsupported(
+            f"no Prefect server answers at {client.api_url}", do="make up"
+        ) from error
 
 
 def _family(client: SyncPrefectClient, run: UUID) -> list[UUID]:
@@ -90,5 +123,5 @@ def _logs(client: SyncPrefectClient, runs: list[UUID]) -> Iterator[Log]:
 
 
 if __name__ == "__main__":
-    ended = run_and_follow(sys.argv[1], {})
-    sys.exit(0 if ended.state and ended.state.is_completed() else 1)
+    deployment = console.arguments("flows.terminal.watch", str(__doc__), "deployment")[0]
+    sys.exit(console.exit_code_of(partial(show, deployment)))

@@ -8,20 +8,20 @@ nothing. Files are complete: no inheritance, no merging, no defaults hidden in c
     python -m policy.config --schema                   # print the JSON schema for editors
 """
 
-from policy.config.file import Config, load_config, parse_config, with_model
+from policy.config.compute import Checkpointing, Compute
+from policy.config.dataset import Dataset
+from policy.config.endpoints import EndpointSettings
+from policy.config.file import Config
+from policy.config.gates import Benchmark, Gates
+from policy.config.model import EarlyStopping, Model
+from policy.config.notifications import Notifications
+from policy.config.places import Gcp, Kubernetes, Local, LocalEndpoint
+from policy.config.reading import load_config, parse_config, with_model
+from policy.config.retraining import Retraining
 from policy.config.rollout import Analysis, Deadlines, Judge, Limits, Rollout, Shadow, Watch
-from policy.config.serving import Local, Notifications, Serving, Signing
-from policy.config.training import (
-    Benchmark,
-    Checkpointing,
-    Compute,
-    Dataset,
-    EarlyStopping,
-    Gates,
-    Model,
-    Retraining,
-    Tracking,
-)
+from policy.config.serving import Serving
+from policy.config.signing import Signing
+from policy.config.tracking import Tracking
 
 __all__ = [
     "Analysis",
@@ -32,10 +32,14 @@ __all__ = [
     "Dataset",
     "Deadlines",
     "EarlyStopping",
+    "EndpointSettings",
     "Gates",
+    "Gcp",
     "Judge",
+    "Kubernetes",
     "Limits",
     "Local",
+    "LocalEndpoint",
     "Model",
     "Notifications",
     "Retraining",

@@ -1,32 +1,36 @@
-"""The whole file: its sections together, how it is read and what is said of a wrong one."""
+"""The whole file: its sections, and the names that the rest of the project asks it for."""
 
-from pathlib import Path
-from typing import Literal, Self
+from collections.abc import Iterator
+from typing import Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field
 
+from policy.config import together
+from policy.config.compute import Checkpointing, Compute
+from policy.config.dataset import Dataset
+from policy.config.endpoints import Endpoints, EndpointSettings
+from policy.config.gates import Gates
+from policy.config.model import Model
+from policy.config.notifications import Notifications
+from policy.config.places import Gcp, Kubernetes, Local
+from policy.config.retraining import Retraining
 from policy.config.rollout import Rollout
 from policy.config.section import Name, Section
-from policy.config.serving import Local, Notifications, Serving, Signing
-from policy.config.training import (
-    Checkpointing,
-    Compute,
-    Dataset,
-    Gates,
-    Model,
-    Retraining,
-    Tracking,
-)
+from policy.config.serving import Serving
+from policy.config.signing import Signing
+from policy.config.tracking import Tracking
 from policy.errors import ConfigError
 
 
 class Config(Section):
+    """One environment. Exactly one of the last three sections is there: that of `place`."""
+
     name: Name
     place: Literal["local", "gcp", "kubernetes"]
     root: str = Field(
-        description="where everything is kept: a directory, or gs://bucket/prefix"
+        description="URI below which everything is kept: a folder, gs://… or s3://…"
     )
+    scratch: str = Field(description="a folder on this machine that may vanish at any time")
     dataset: Dataset
     model: Model
     compute: Compute
@@ -34,93 +38,37 @@ class Config(Section):
     tracking: Tracking
     gates: Gates
     rollout: Rollout
+    endpoints: Endpoints = Field(
+        description="by name, in the order in which a release walks them; production is last"
+    )
     serving: Serving
     retraining: Retraining
     notifications: Notifications
     signing: Signing
     local: Local | None = None
+    gcp: Gcp | None = None
+    kubernetes: Kubernetes | None = None
 
-    @model_validator(mode="after")
-    def _has_its_place(self) -> Self:
-        if self.place == "local" and self.local is None:
-            raise ValueError("place (=local) needs the section 'local'")
-        if self.place == "local" and (self.compute.machine != "local" or self.compute.spot):
-            raise ValueError(
-                f"compute.machine (={self.compute.machine}) and compute.spot "
-                f"(={self.compute.spot}) must be 'local' and false for place: local"
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The endpoints' names in the order in which a release walks them."""
+        return tuple(self.endpoints)
+
+    @property
+    def production(self) -> str:
+        """The name of the endpoint that serves people: the last on the path."""
+        return self.path[-1]
+
+    def endpoint(self, name: str) -> EndpointSettings:
+        """The settings of one endpoint. Raises ConfigError if there is none of this name."""
+        if name not in self.endpoints:
+            raise ConfigError(
+                f"there is no endpoint {name!r}",
+                expected=f"one of {list(self.path)}",
+                holds="nothing was changed",
+                do="name one of these, or add it to `endpoints` in the configuration",
             )
-        return self
+        return self.endpoints[name]
 
-    @model_validator(mode="after")
-    def _can_train_there(self) -> Self:
-        if self.compute.accelerators:
-            return self
-        for name, value in (("strategy", "fsdp"), ("precision", "16-mixed")):
-            if getattr(self.model, name) == value:
-                raise ValueError(f"model.{name} (={value}) needs compute.accelerators")
-        return self
-
-    @model_validator(mode="after")
-    def _has_a_signer(self) -> Self:
-        here = self.signing.private_key == "made-here"
-        if here and self.place != "local":
-            raise ValueError("signing.private_key (=made-here) is for place: local only")
-        if not here and not self.signing.trusted:
-            raise ValueError(
-                f"signing.trusted is empty, but signing.private_key "
-                f"(={self.signing.private_key}) needs its public key there"
-            )
-        return self
-
-
-def parse_config(text: str, name: str) -> Config:
-    """Validate one YAML text; `name` stands in errors.
-
-    Raises:
-        ConfigError: naming each wrong field by its dotted path, with the value found.
-    """
-    try:
-        return Config.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not YAML: {error}", do="correct the file") from error
-    except ValidationError as error:
-        wrong = "\n".join(
-            f"  {_dotted(e['loc'])} (={_shown(e['input'])}): {e['msg']}"
-            for e in error.errors(include_url=False)
-        )
-        raise ConfigError(
-            f"{name} has {error.error_count()} wrong setting(s):\n{wrong}\n",
-            holds="nothing was started",
-            do=f"correct {name}; deployments/schema.json lists every setting",
-        ) from error
-
-
-def load_config(path: Path) -> Config:
-    """Read and validate one file. Raises ConfigError."""
-    if not path.is_file():
-        raise ConfigError(
-            f"no configuration at {path}", expected="a file such as deployments/local.yaml"
-        )
-    return parse_config(path.read_text(), str(path))
-
-
-def with_model(config: Config, **changes: object) -> Config:
-    """The configuration with other values in `model`, validated; None leaves one as it is.
-
-    Raises:
-        ConfigError: as for a file.
-    """
-    wanted = {name: value for name, value in changes.items() if value is not None}
-    record = config.model_dump(mode="json")
-    text = yaml.safe_dump({**record, "model": {**record["model"], **wanted}})
-    return parse_config(text, "the configuration with other model settings")
-
-
-def _shown(value: object) -> str:
-    """The value as it was written; a private key that stands in the wrong place is not told."""
-    text = repr(value)
-    return "a private key, not shown here" if "PRIVATE KEY" in text else text
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location)) or "(the whole file)"
+    def problems(self) -> Iterator[str]:
+        yield from together.problems(self)

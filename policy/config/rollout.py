@@ -1,14 +1,18 @@
 """The section `rollout`: how a version meets live traffic and what takes it back."""
 
-from typing import Annotated, Literal, Self, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from policy.condition import check
+from policy.config import plan_problems
 from policy.config.section import (
+    Alpha,
     Count,
     Duration,
     Fraction,
+    Items,
     Name,
     Percent,
     Positive,
@@ -17,7 +21,7 @@ from policy.config.section import (
 )
 from policy.counts import LATENCY_EDGES_S
 
-_S = TypeVar("_S", bound=Section)
+_SLOW_SHARE_OF_STABLE = 0.05  # by definition: what is slower than stable's own p95
 
 
 class Limits(Section):
@@ -28,26 +32,27 @@ class Limits(Section):
     """
 
     requests_min: Positive
-    error_rate_max: Fraction
+    error_rate_max: Fraction = Field(description="1: no limit")
     latency_p95_s_max: float = Field(description="an edge of policy.counts.LATENCY_EDGES_S")
     labels_min: Count = Field(description="0: accuracy is not judged live")
-    accuracy_min: Fraction
+    accuracy_min: Fraction = Field(description="0: no limit")
     failure_limit: Count = Field(description="failed windows tolerated at one weight")
     inconclusive_limit: Count = Field(description="windows with too little data tolerated")
 
-    @model_validator(mode="after")
-    def _on_an_edge(self) -> Self:
-        return _latency_on_an_edge(self, self.latency_p95_s_max)
+    def problems(self) -> Iterator[str]:
+        yield from _not_on_an_edge(self.latency_p95_s_max)
 
 
 class Judge(Section):
     """Sequential comparison of the canary with stable (policy/evidence/tests.py)."""
 
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+    alpha: Alpha = Field(
         description="chance that a version as good as stable is taken back by comparison, "
         "however often one looks; shared by errors, latency and accuracy"
     )
-    error_rate_margin: Fraction = Field(description="so much worse than stable is tolerated")
+    error_rate_margin: Fraction = Field(
+        description="so much worse than stable is tolerated; 1: not compared"
+    )
     slow_margin: Fraction = Field(
         description="the same for the share of answers slower than stable's p95"
     )
@@ -64,6 +69,14 @@ class Judge(Section):
         description="non-inferior: 100 % needs proof of being within the margins of stable"
     )
 
+    def problems(self) -> Iterator[str]:
+        if 1 - _SLOW_SHARE_OF_STABLE <= self.slow_margin < 1:
+            yield (
+                f"slow_margin (={self.slow_margin:g}) can never be exceeded, since 5 % of "
+                "stable's own answers are slower than its p95; write 1 if latencies are not to "
+                "be compared"
+            )
+
 
 class Shadow(Section):
     """Mirrored traffic at weight 0, whose answers nobody gets."""
@@ -72,6 +85,17 @@ class Shadow(Section):
     bake_s: Seconds
     disagreement_max: Fraction = Field(description="answers that differ from stable's")
     compared_min: Count = Field(description="0: disagreement is not judged")
+
+    def problems(self) -> Iterator[str]:
+        if self.percent and not self.bake_s:
+            yield "bake_s (=0) leaves no time for a mirrored request: no version would get on"
+        if self.compared_min and not self.percent:
+            yield (
+                f"compared_min (={self.compared_min}) is never looked at, since percent is 0 "
+                "and nothing is mirrored; write 0"
+            )
+        if self.compared_min and self.disagreement_max == 1:
+            yield "disagreement_max (=1) can never be exceeded; write compared_min: 0 instead"
 
 
 class Watch(Section):
@@ -83,16 +107,20 @@ class Watch(Section):
     latency_p95_s_max: float = Field(description="an edge of policy.counts.LATENCY_EDGES_S")
     availability_min: Fraction = Field(description="share of the watch the version is ready")
 
-    @model_validator(mode="after")
-    def _on_an_edge(self) -> Self:
-        return _latency_on_an_edge(self, self.latency_p95_s_max)
+    def problems(self) -> Iterator[str]:
+        yield from _not_on_an_edge(self.latency_p95_s_max)
+        if self.requests_min and not self.s:
+            yield (
+                f"requests_min (={self.requests_min}) is never looked at, since s is 0 and "
+                "there is no watch; write 0"
+            )
 
 
 class Analysis(Section):
     """A condition of its own on the window so far, in the words of Argo Rollouts.
 
-    Conditions are comparisons of `result.*` (policy/evidence/analysis.py lists the fields), such as
-    `result.error_rate < 0.02 and result.accuracy >= 0.9`; "" for none.
+    Conditions are comparisons of `result.*` (policy/evidence/analysis.py lists the fields),
+    such as `result.error_rate < 0.02 and result.accuracy >= 0.9`; "" for none.
     """
 
     name: Name
@@ -112,6 +140,26 @@ class Analysis(Section):
             check(condition)
         return condition
 
+    def problems(self) -> Iterator[str]:
+        conditions = f"{self.success_condition}{self.failure_condition}"
+        if not self.dry_run and not conditions:
+            yield (
+                "success_condition and failure_condition are both empty: every measurement "
+                "would succeed, and no version would be taken back; write one, or dry_run: true"
+            )
+        elif conditions and "result." not in conditions:
+            yield (
+                "success_condition and failure_condition name no result: every measurement "
+                "would end alike, whatever the version does"
+            )
+        tolerated = self.failure_limit + self.inconclusive_limit
+        if 0 < self.count <= tolerated:
+            yield (
+                f"count (={self.count}) is not above failure_limit (={self.failure_limit}) and "
+                f"inconclusive_limit (={self.inconclusive_limit}) together: the analysis would "
+                "succeed without one successful measurement"
+            )
+
 
 class Deadlines(Section):
     """How long a rollout may stay in one state before it is taken back."""
@@ -126,65 +174,48 @@ class Deadlines(Section):
     unready_s: Duration = Field(
         description="how long a version may be unready after it was ready"
     )
+    quiet_s: Duration = Field(description="the longest wait for traffic at one step")
+    watch_s: Duration = Field(
+        description="how long the watch may last when its figures cannot be read"
+    )
 
 
 class Rollout(Section):
     """Canary: weights [10, 30, 50, 100]. Blue-green: [0, 100]. Immediate: [100]."""
 
     strategy: Literal["canary", "blue-green", "immediate"]
-    weights: tuple[Percent, ...] = Field(
+    weights: Items[Percent] = Field(
         description="rising to 100; at 0 smoke requests and the shadow are the test"
     )
     bake_s: Seconds = Field(description="length of one window of live traffic")
+    bake_requests: Count = Field(
+        description="canary requests that a window needs beside bake_s; a window that has not "
+        "enough goes on"
+    )
     look_s: Duration = Field(description="seconds between two looks")
     approval: bool = Field(description="a person says yes before the step to 100 %")
-    smoke_requests: Positive
+    smoke_requests: Count = Field(
+        description="held-out questions put to the version by name at weight 0; 0: no smoke test"
+    )
     replay_per_s: Seconds = Field(description="held-out questions replayed a second; 0: none")
+    little_traffic: Literal["wait", "ask", "replay"] = Field(
+        description="what happens when a step has too few requests to judge by: wait for more, "
+        "up to deadlines.quiet_s; ask a person (the rollout pauses); replay held-out questions"
+    )
     limits: Limits
     judge: Judge
-    analyses: tuple[Analysis, ...]
+    analyses: Items[Analysis]
     shadow: Shadow
     watch: Watch
     deadlines: Deadlines
 
-    @model_validator(mode="after")
-    def _rising_to_100(self) -> Self:
-        weights = list(self.weights)
-        if weights != sorted(set(weights)) or weights[-1:] != [100]:
-            raise ValueError(f"weights (={weights}) must rise and end at 100")
-        fixed = {"blue-green": [0, 100], "immediate": [100]}.get(self.strategy, weights)
-        if weights != fixed:
-            raise ValueError(f"weights (={weights}) must be {fixed} for {self.strategy}")
-        return self
-
-    @model_validator(mode="after")
-    def _can_be_met(self) -> Self:
-        if self.deadlines.step_s < self.bake_s + self.look_s:
-            raise ValueError(
-                f"deadlines.step_s (={self.deadlines.step_s}) leaves no time for a window of "
-                f"bake_s (={self.bake_s}) and a look of look_s (={self.look_s})"
-            )
-        if self.shadow.percent and self.deadlines.shadow_s < self.shadow.bake_s + self.look_s:
-            raise ValueError(
-                f"deadlines.shadow_s (={self.deadlines.shadow_s}) is shorter than "
-                f"shadow.bake_s (={self.shadow.bake_s}) and a look"
-            )
-        compared = any(0 < weight < 100 for weight in self.weights)
-        if self.judge.promotion == "non-inferior" and not compared:
-            raise ValueError(
-                f"judge.promotion (=non-inferior) needs a weight between 0 and 100 at which "
-                f"the canary is compared with stable; weights are {list(self.weights)}"
-            )
-        names = [analysis.name for analysis in self.analyses]
-        if len(set(names)) < len(names):
-            raise ValueError(f"analyses must have different names (={names})")
-        return self
+    def problems(self) -> Iterator[str]:
+        yield from plan_problems.all_of(self)
 
 
-def _latency_on_an_edge(section: _S, limit_s: float) -> _S:
+def _not_on_an_edge(limit_s: float) -> Iterator[str]:
     if limit_s not in LATENCY_EDGES_S:
-        raise ValueError(
+        yield (
             f"latency_p95_s_max (={limit_s}) must be an edge of the latency buckets, "
             f"one of {list(LATENCY_EDGES_S)}"
         )
-    return section

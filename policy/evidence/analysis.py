@@ -17,8 +17,8 @@ from enum import StrEnum
 from pydantic import AwareDatetime, BaseModel
 
 from policy.condition import FIELDS, holds
-from policy.config import Analysis
 from policy.counts import Sample
+from policy.rollout.plans import Analysis
 
 Result = Mapping[str, float | None]
 
@@ -33,7 +33,7 @@ class Outcome(StrEnum):
     FAILED = "Failed"
 
 
-class Run(BaseModel, frozen=True):
+class Measurements(BaseModel, frozen=True):
     """One analysis under way. `message` is that of the last measurement."""
 
     name: str
@@ -52,7 +52,9 @@ class Run(BaseModel, frozen=True):
         return self.successful + self.failed + self.inconclusive
 
 
-def measure(run: Run, analysis: Analysis, result: Result, at: AwareDatetime) -> Run:
+def measure(
+    run: Measurements, analysis: Analysis, result: Result, at: AwareDatetime
+) -> Measurements:
     """The run after one more measurement; a run that has ended never changes."""
     if run.outcome is not Outcome.RUNNING:
         return run
@@ -72,7 +74,7 @@ def measure(run: Run, analysis: Analysis, result: Result, at: AwareDatetime) -> 
     return measured.model_copy(update={"outcome": _assess(measured, analysis)})
 
 
-def stop(run: Run) -> Run:
+def stop(run: Measurements) -> Measurements:
     """End a run that is still measuring: without failure it was successful."""
     if run.outcome is not Outcome.RUNNING:
         return run
@@ -88,7 +90,7 @@ def evaluate(analysis: Analysis, result: Result) -> tuple[Outcome, str]:
     except ValueError as error:
         return Outcome.ERROR, str(error)
     if success is None and failure is None:
-        return Outcome.SUCCESSFUL, "measured without a condition"
+        return Outcome.SUCCESSFUL, "measured, no condition"
     failed = failure if failure is not None else not success
     found = _values(f"{succeeds} {fails}", result)
     if failed:
@@ -116,7 +118,7 @@ def results(canary: Sample | None, stable: Sample | None) -> Result:
     return values
 
 
-def _assess(run: Run, analysis: Analysis) -> Outcome:
+def _assess(run: Measurements, analysis: Analysis) -> Outcome:
     if run.failed > analysis.failure_limit:
         return Outcome.FAILED
     if run.inconclusive > analysis.inconclusive_limit:

@@ -10,14 +10,18 @@ from math import exp, log
 
 from pydantic import BaseModel
 
-from policy.config import Rollout as Plan
 from policy.counts import LATENCY_EDGES_S, Sample
 from policy.evidence.tests import Prior, block_is_full, not_worse, worse
+from policy.rollout.plans import Plan
+from policy.words import percent, points
 
 _NAMES = ("error_rate", "slow_rate", "wrong_rate")
 PRIORS = (Prior(0.01, 50), Prior(0.05, 20), Prior(0.1, 20))
 ALPHA_SHARES = (0.5, 0.25, 0.25)
+TOLD = {"error_rate": "errors", "slow_rate": "slow answers", "wrong_rate": "wrong answers"}
+_TRIALS = {"error_rate": "requests", "slow_rate": "answers", "wrong_rate": "labels"}
 _EDGE_ANSWERS = 20  # answers of stable from which its 95th percentile is taken
+AGE_SHARE = 0.2  # of the time in the present state: from then on a block is old enough
 Pair = tuple[int, int]  # events, trials
 
 
@@ -39,11 +43,18 @@ class Evidence(BaseModel, frozen=True):
     slow_edge_s: float = 0.0
 
 
-def full(evidence: Evidence, plan: Plan, canary: Sample, age_s: float) -> bool:
-    """Whether a block of this age is to be weighed now."""
+def full(
+    evidence: Evidence, plan: Plan, canary: Sample, age_s: float, stayed_s: float = 0.0
+) -> bool:
+    """Whether a block of this age is to be weighed now.
+
+    Blocks get longer the longer a rollout stays in one state (`stayed_s`): each is a record,
+    and one that waits for a person for a day must not write one every few seconds.
+    """
     requests, before = canary.counts.requests, evidence.error_rate.canary[1]
     enough = bool(block_is_full(float(requests), float(before), plan.judge.block_requests))
-    return enough or (age_s >= plan.judge.block_s and requests > 0)
+    old = age_s >= max(plan.judge.block_s, AGE_SHARE * stayed_s)
+    return enough or (old and requests > 0)
 
 
 def weigh(evidence: Evidence, plan: Plan, canary: Sample, stable: Sample) -> Evidence:
@@ -62,20 +73,21 @@ def weigh(evidence: Evidence, plan: Plan, canary: Sample, stable: Sample) -> Evi
 
 
 def found_worse(evidence: Evidence, plan: Plan) -> str:
-    """The reason to take the canary back; "" as long as nothing is proven."""
+    """The reason to roll the canary back; "" as long as nothing is proven."""
     for name, share, margin in _judged(plan):
         bet: Bet = getattr(evidence, name)
         if bet.worse >= -log(plan.judge.alpha * share):
-            needed = 1 / (plan.judge.alpha * share)
             return (
-                f"{name} {_rate(bet.canary):.3f} > stable {_rate(bet.stable):.3f} + "
-                f"{margin:g} at {bet.canary[1]}: evidence {_shown(bet.worse)} > {needed:.0f}"
+                f"{TOLD[name]} {percent(_rate(bet.canary))}, stable "
+                f"{percent(_rate(bet.stable))} (allowed +{points(margin)}, "
+                f"{bet.canary[1]} {_TRIALS[name]}); odds {_odds(bet.worse)}, "
+                f"limit {1 / (plan.judge.alpha * share):.0f}:1"
             )
     return ""
 
 
 def decides_at(plan: Plan) -> Mapping[str, float]:
-    """The log evidence at which each judged metric takes the canary back."""
+    """The log evidence at which each judged metric rolls the canary back."""
     return {name: -log(plan.judge.alpha * share) for name, share, _ in _judged(plan)}
 
 
@@ -94,9 +106,9 @@ def not_proven(evidence: Evidence, plan: Plan) -> str:
         bet: Bet = getattr(evidence, name)
         if bet.not_worse < -log(plan.judge.alpha):
             return (
-                f"{name} not yet proven within {within:g} of stable: evidence "
-                f"{_shown(bet.not_worse)} < {1 / plan.judge.alpha:.0f} at {bet.canary[1]}; "
-                f"{_more(bet, plan.judge.alpha)}"
+                f"{TOLD[name]} not yet proven to be within {points(within)} of stable's; "
+                f"{_more(bet, plan.judge.alpha)} (odds {_odds(bet.not_worse)}, "
+                f"needed {1 / plan.judge.alpha:.0f}:1, {bet.canary[1]} {_TRIALS[name]})"
             )
     return ""
 
@@ -156,7 +168,7 @@ def p95_edge(stable: Sample) -> float:
 
 def _more(bet: Bet, alpha: float) -> str:
     if bet.not_worse <= 0 or not bet.canary[1]:
-        return "how much more is not known"
+        return "how many more are needed is not known"
     more = bet.canary[1] * (-log(alpha) / bet.not_worse - 1)
     return f"about {more:.0f} more needed"
 
@@ -165,8 +177,11 @@ def _rate(pair: Pair) -> float:
     return pair[0] / max(pair[1], 1)
 
 
-def _shown(log_evidence: float) -> str:
-    return f"{exp(min(log_evidence, 50.0)):.3g}"
+def _odds(log_evidence: float) -> str:
+    """Odds of 1,460 to 1 as `1460:1`; astronomic ones are cut off."""
+    if log_evidence > 18:
+        return "over 10^7:1"
+    return f"{exp(log_evidence):.3g}:1" if log_evidence < 6.9 else f"{exp(log_evidence):.0f}:1"
 
 
 def _plus(a: Pair, b: Pair) -> Pair:

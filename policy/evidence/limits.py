@@ -4,8 +4,9 @@ from enum import StrEnum, auto
 from math import isinf, log
 from typing import NamedTuple
 
-from policy.counts import Sample
+from policy.counts import LATENCY_EDGES_S, Sample
 from policy.evidence.tests import against_limit
+from policy.words import duration, percent
 
 SLOW_SHARE = 0.05  # what a limit on the 95th percentile allows to be slower
 
@@ -19,7 +20,7 @@ class Verdict(StrEnum):
 
 
 class Fault(StrEnum):
-    """The kind of reason for which a version was taken back; its words say the rest."""
+    """The kind of reason for which a version was rolled back; its words say the rest."""
 
     ABORTED = auto()
     REJECTED = auto()
@@ -35,13 +36,17 @@ class Fault(StrEnum):
 
 
 class Ruling(NamedTuple):
-    """`anew`: the next window starts without these counts. `final`: a FAIL not tolerated."""
+    """`anew`: the next window starts without these counts. `final`: a FAIL not tolerated.
+
+    `scarce`: there were too few requests, labels or answers to say more.
+    """
 
     verdict: Verdict
     reason: str
     anew: bool = False
     final: bool = False
     fault: Fault = Fault.LIMIT  # of a FAIL
+    scarce: bool = False
 
 
 class Bounds(NamedTuple):
@@ -56,12 +61,13 @@ class Bounds(NamedTuple):
 
 
 class _Metric(NamedTuple):
-    """One limit as a share of events: `past` says in words that the limit is exceeded."""
+    """One limit as a share of events; `told` says in words what was found and the limit."""
 
+    name: str
     events: int
     trials: int
     limit: float
-    past: str
+    told: str
 
     @property
     def exceeded(self) -> bool:
@@ -85,20 +91,22 @@ def rule(
     A limit that is proven to be exceeded fails at any look; everything else waits until the
     window is `over`. What stable exceeds as well is an incident of both and blames nobody.
     """
-    if canary is None or canary.counts.requests == 0:
-        what = "the metrics are away" if canary is None else "no request"
-        return _when(over, Verdict.NO_DATA, f"{what} in {elapsed_s:.0f} s")
+    if canary is None:
+        return _when(over, Verdict.NO_DATA, f"no metrics for {duration(elapsed_s)}")
+    if canary.counts.requests == 0:
+        return _short(over, Verdict.NO_DATA, f"no request for {duration(elapsed_s)}")
     exceeded = [m for m in _metrics(bounds, canary) if m.exceeded]
     shared = _shared(bounds, exceeded, stable)
     for metric in exceeded:
         if metric.proven(bounds.alpha) and metric not in shared:
-            return Ruling(Verdict.FAIL, metric.past)
+            return Ruling(Verdict.FAIL, metric.told)
     if missing := _missing(bounds, canary, elapsed_s):
-        return _when(over, Verdict.INCONCLUSIVE, missing)
+        return _short(over, Verdict.INCONCLUSIVE, missing)
     if shared:
-        return Ruling(Verdict.CONTINUE, f"{shared[0].past}; stable is past it too", anew=over)
+        return Ruling(Verdict.CONTINUE, f"{shared[0].told}; stable is over it too", anew=over)
     if exceeded:
-        return _when(over, Verdict.INCONCLUSIVE, f"{exceeded[0].past}, not proven yet")
+        unsure = f"{exceeded[0].told}; too few to be sure"
+        return _short(over, Verdict.INCONCLUSIVE, unsure)
     return _when(over, Verdict.PASS, _within(bounds, canary))
 
 
@@ -107,51 +115,57 @@ def rule_shadow(
 ) -> Ruling:
     """Judge the answers of mirrored requests that differ from stable's."""
     if compared < compared_min:
-        more = compared_min - compared
-        short = f"compared answers {compared} < {compared_min}; {more} more needed"
-        return Ruling(Verdict.INCONCLUSIVE, short)
+        short = f"{compared} of {compared_min} answers compared so far"
+        return Ruling(Verdict.INCONCLUSIVE, short, scarce=True)
     rate = differed / max(compared, 1)
-    past = f"disagreement {rate:.3f} > {limit:g} at {compared} answers"
-    metric = _Metric(differed, compared, limit, past)
+    told = f"{percent(rate)} of the answers differ from stable's, limit {percent(limit)}"
+    told += f" ({compared} answers)"
+    metric = _Metric("disagreement", differed, compared, limit, told)
     if metric.proven(alpha):
-        return Ruling(Verdict.FAIL, past)
+        return Ruling(Verdict.FAIL, told)
     if metric.exceeded:
-        return Ruling(Verdict.INCONCLUSIVE, f"{past}, not proven yet")
-    return Ruling(Verdict.PASS, f"disagreement {rate:.3f} <= {limit:g} at {compared} answers")
+        return Ruling(Verdict.INCONCLUSIVE, f"{told}; too few to be sure", scarce=True)
+    return Ruling(Verdict.PASS, told)
 
 
 def _when(over: bool, verdict: Verdict, reason: str) -> Ruling:
     return Ruling(verdict if over else Verdict.CONTINUE, reason)
 
 
+def _short(over: bool, verdict: Verdict, reason: str) -> Ruling:
+    return _when(over, verdict, reason)._replace(scarce=True)
+
+
 def _metrics(bounds: Bounds, sample: Sample) -> list[_Metric]:
     counts, labelled = sample.counts, sample.labelled
-    p95 = sample.latency_p95_s
-    shown = "slowest bucket" if isinf(p95) else f"{p95:g}"
+    asked = f"({counts.requests} requests)"
+    slower, answered = sample.slower_than(bounds.latency_p95_s_max), sum(counts.latency)
     metrics = [
         _Metric(
+            "errors",
             counts.errors,
             counts.requests,
             bounds.error_rate_max,
-            f"error_rate {sample.error_rate:.3f} > {bounds.error_rate_max:g} "
-            f"at {counts.requests} requests",
+            f"errors {percent(sample.error_rate)}, limit {percent(bounds.error_rate_max)} "
+            f"{asked}",
         ),
         _Metric(
-            sample.slower_than(bounds.latency_p95_s_max),
-            sum(counts.latency),
+            "latency",
+            slower,
+            answered,
             SLOW_SHARE,
-            f"latency_p95_s {shown} > {bounds.latency_p95_s_max:g} "
-            f"at {counts.requests} requests",
+            f"p95 latency {_p95(sample)}, limit {duration(bounds.latency_p95_s_max)} {asked}",
         ),
     ]
     if bounds.labels_min:
         metrics.append(
             _Metric(
+                "accuracy",
                 sample.wrong,
                 labelled.labels,
                 1 - bounds.accuracy_min,
-                f"accuracy {sample.accuracy:.3f} < {bounds.accuracy_min:g} "
-                f"at {labelled.labels} labels",
+                f"accuracy {percent(sample.accuracy)}, at least "
+                f"{percent(bounds.accuracy_min)} needed ({labelled.labels} labels)",
             )
         )
     return metrics
@@ -161,33 +175,41 @@ def _shared(bounds: Bounds, exceeded: list[_Metric], stable: Sample | None) -> l
     """Those of `exceeded` that stable exceeds in the same window, on enough requests."""
     if stable is None or stable.counts.requests < bounds.requests_min:
         return []
-    names = {m.past.split()[0] for m in _metrics(bounds, stable) if m.exceeded}
-    return [m for m in exceeded if m.past.split()[0] in names]
+    names = {m.name for m in _metrics(bounds, stable) if m.exceeded}
+    return [m for m in exceeded if m.name in names]
 
 
 def _missing(bounds: Bounds, canary: Sample, elapsed_s: float) -> str:
     """What is too few and how much more is needed; empty if there is enough."""
     counts = canary.counts
-    needs = {
-        "requests": (counts.requests, bounds.requests_min),
-        "latencies": (
-            sum(counts.latency),
-            min(bounds.requests_min, counts.requests - counts.errors),
-        ),
-        "labels": (canary.labelled.labels, bounds.labels_min),
-    }
-    for name, (seen, least) in needs.items():
+    answered = max(1, min(bounds.requests_min, counts.requests - counts.errors))
+    needs = (
+        ("requests", counts.requests, bounds.requests_min),
+        ("answers", sum(counts.latency), answered),
+        ("labels", canary.labelled.labels, bounds.labels_min),
+    )
+    for name, seen, least in needs:
         if seen < least:
-            wait = f"about {elapsed_s * (least - seen) / seen:.0f} s" if seen else "unknown"
-            return f"{name} {seen} < {least}; {least - seen} more needed, {wait} at this rate"
+            left = elapsed_s * (least - seen) / max(seen, 1)
+            wait = f"about {duration(max(1, round(left)))} more at this rate"
+            wait = wait if seen else "none so far"
+            return f"{seen} of the {least} {name} needed; {wait}"
     return ""
 
 
 def _within(bounds: Bounds, canary: Sample) -> str:
     parts = [
-        f"error_rate {canary.error_rate:.3f} <= {bounds.error_rate_max:g}",
-        f"latency_p95_s {canary.latency_p95_s:g} <= {bounds.latency_p95_s_max:g}",
+        f"errors {percent(canary.error_rate)} (limit {percent(bounds.error_rate_max)})",
+        f"p95 latency {_p95(canary)} (limit {duration(bounds.latency_p95_s_max)})",
     ]
     if bounds.labels_min:
-        parts.append(f"accuracy {canary.accuracy:.3f} >= {bounds.accuracy_min:g}")
-    return f"{', '.join(parts)} at {canary.counts.requests} requests"
+        needed = percent(bounds.accuracy_min)
+        parts.append(f"accuracy {percent(canary.accuracy)} (at least {needed})")
+    return f"{', '.join(parts)}; {canary.counts.requests} requests"
+
+
+def _p95(sample: Sample) -> str:
+    p95 = sample.latency_p95_s
+    if p95 is None:
+        return "unknown"
+    return f"over {duration(LATENCY_EDGES_S[-1])}" if isinf(p95) else duration(p95)

@@ -7,6 +7,7 @@ from typing import Literal
 from policy.config import Retraining
 from policy.errors import Refused
 
+_ALMOST_A_MINUTE = timedelta(minutes=1) - timedelta(microseconds=1)  # to round up
 Cause = Literal["hand", "schedule", "event"]
 
 
@@ -31,7 +32,7 @@ def permit(cause: Cause, starts: Sequence[datetime], config: Retraining, now: da
 def _refused(found: str, limit: str, ready: datetime) -> Refused:
     return Refused(
         found,
-        expected=f"none before {_minute(ready)} (retraining.{limit})",
+        expected=f"none before {_minute(ready + _ALMOST_A_MINUTE)} (retraining.{limit})",
         holds="nothing was started; production is as it was",
         do="wait, or start one by hand: prefect deployment run 'retrain/on-demand'",
     )

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime
 from policy.errors import Refused
 from policy.evidence.limits import Fault
 from policy.rollout.record import FINISHED, Phase, Rollout
-from policy.rollout.transitions import but, enter, fresh_analyses, take_back
+from policy.rollout.transitions import enter, fresh_analyses, replaced, roll_back
 
 _BEFORE_100 = frozenset(
     {
@@ -26,12 +26,13 @@ _NOT_TESTED = frozenset({Phase.PENDING, Phase.DEPLOYING, Phase.SMOKE})
 
 
 def abort(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
-    """Take the version back, from any state that is not an end."""
+    """Roll the version back, from any state that is not an end."""
     _signed(by, why)
     _must(rollout.phase not in FINISHED, rollout, "abort", "a rollout under way")
     if rollout.phase is Phase.ROLLING_BACK:
         return rollout
-    return take_back(rollout, at, Fault.ABORTED, f"aborted by {by}: {why}", by)
+    _must(not rollout.rollback, rollout, "abort", "a rollout that is not itself a rollback")
+    return roll_back(rollout, at, Fault.ABORTED, f"aborted by {by}: {why}", by)
 
 
 def promote_now(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
@@ -41,19 +42,19 @@ def promote_now(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollo
     if rollout.promote_at_once or rollout.phase in _PROMOTED:
         return rollout
     reason = f"promoted at once by {by}: {why}"
-    hurried = but(_resumed(rollout, at), promote_at_once=True, reason=reason, by=by)
+    hurried = replaced(_resumed(rollout, at), promote_at_once=True, reason=reason, by=by)
     if rollout.phase in _NOT_TESTED:
         return hurried
     return enter(hurried, Phase.PROMOTING, at, reason)
 
 
 def pause(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
-    """Hold the present state and weight; the version is still taken back if it fails."""
+    """Hold the present state and weight; the version is still rolled back if it fails."""
     _signed(by, why)
     _must(rollout.phase in _BEFORE_100, rollout, "pause", "a rollout on its way to 100 %")
     if rollout.paused:
         return rollout
-    return but(rollout, paused_at=at, reason=f"paused by {by}: {why}", by=by)
+    return replaced(rollout, paused_at=at, reason=f"paused by {by}: {why}", by=by)
 
 
 def resume(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
@@ -62,7 +63,7 @@ def resume(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
     _must(rollout.phase not in FINISHED, rollout, "resume", "a rollout under way")
     if not rollout.paused:
         return rollout
-    return but(_resumed(rollout, at), reason=f"resumed by {by}: {why}", by=by)
+    return replaced(_resumed(rollout, at), reason=f"resumed by {by}: {why}", by=by)
 
 
 def approve(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
@@ -75,34 +76,44 @@ def approve(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
 
 
 def reject(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
-    """Take a version back that waits for approval."""
+    """Roll back a version that waits for approval."""
     _signed(by, why)
     _must(rollout.phase is Phase.AWAITING_APPROVAL, rollout, "reject", "one that waits for it")
-    return take_back(rollout, at, Fault.REJECTED, f"rejected by {by}: {why}", by)
+    return roll_back(rollout, at, Fault.REJECTED, f"rejected by {by}: {why}", by)
 
 
 def _resumed(rollout: Rollout, at: AwareDatetime) -> Rollout:
-    """Not paused; the time of the pause is given back to the state's deadline."""
+    """Not paused; the time of the pause is given back to the state's deadline.
+
+    Whoever resumes has seen why it waited: windows without a verdict are tolerated anew.
+    """
     if rollout.paused_at is None:
         return rollout
     entered_at = rollout.entered_at + (at - rollout.paused_at)
     analyses = fresh_analyses(rollout) if rollout.phase is Phase.STEP else ()
-    return but(rollout, paused_at=None, entered_at=entered_at, window=None, analyses=analyses)
+    return replaced(
+        rollout,
+        paused_at=None,
+        entered_at=entered_at,
+        window=None,
+        inconclusive=0,
+        analyses=analyses,
+    )
 
 
 def _signed(by: str, why: str) -> None:
     if not by.strip() or not why.strip():
         raise Refused(
-            f"who (={by!r}) and why (={why!r}) are needed",
-            holds="the rollout is as it was",
-            do="give both; they are written into the ledger",
+            f"who (={by!r}) and why (={why!r}) must both be given",
+            holds="the rollout is unchanged",
+            do="give both; they go into the ledger",
         )
 
 
 def _must(allowed: bool, rollout: Rollout, command: str, expected: str) -> None:
     if not allowed:
         raise Refused(
-            f"cannot {command} {rollout.id} ({rollout.version}): it is {rollout.phase}",
+            f"cannot {command} the rollout of {rollout.version}: it is {rollout.phase}",
             expected=expected,
-            holds=f"the rollout is as it was: {rollout.reason}",
+            holds=f"the rollout is unchanged: {rollout.reason}",
         )

@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
-from policy.config import Analysis
 from policy.counts import Sample, between
-from policy.evidence.analysis import Outcome, Run, measure, results
+from policy.evidence.analysis import Measurements, Outcome, measure, results
 from policy.evidence.comparison import full, weigh
-from policy.rollout.record import Phase, Reading, Rollout, Seen, Window
-from policy.rollout.transitions import but
+from policy.rollout.plans import Analysis
+from policy.rollout.record import Phase, Reading, Rollout, Seen, Window, stayed_s
+from policy.rollout.transitions import replaced
 
 
 def since(before: Reading, seen: Seen) -> tuple[Sample | None, Sample | None]:
-    """What canary and stable answered since a reading; None where metrics are away."""
+    """What canary and stable answered since a reading; None where it is not known now."""
     pairs = ((before.canary, seen.canary), (before.stable, seen.stable))
     canary, stable = (
         None if was is None or now is None else between(was, now) for was, now in pairs
@@ -27,7 +27,7 @@ def restarted(window: Window, seen: Seen) -> bool:
 
 
 def reading(seen: Seen) -> Reading:
-    return Reading(at=seen.at, canary=seen.canary, stable=seen.stable)
+    return Reading(at=seen.until, canary=seen.canary, stable=seen.stable)
 
 
 def weigh_block(rollout: Rollout, seen: Seen, *, now: bool = False) -> Rollout:
@@ -35,6 +35,7 @@ def weigh_block(rollout: Rollout, seen: Seen, *, now: bool = False) -> Rollout:
 
     A window that is given up is weighed `now`: leaving out what went wrong would make the
     canary look better than it is.
+    One that waits for traffic is not over: each of its few requests would make a record.
     """
     window = rollout.window
     if rollout.stable is None or window is None:
@@ -46,14 +47,15 @@ def weigh_block(rollout: Rollout, seen: Seen, *, now: bool = False) -> Rollout:
         or not (stable.counts.requests and canary.counts.requests)
     ):
         return rollout
-    age_s = (seen.at - window.block.at).total_seconds()
-    if not (
-        now or seen.at >= window.due or full(rollout.evidence, rollout.plan, canary, age_s)
-    ):
+    age_s = (seen.until - window.block.at).total_seconds()
+    stayed = stayed_s(rollout, seen.at)
+    ready = full(rollout.evidence, rollout.plan, canary, age_s, stayed)
+    over = seen.until >= window.due and not rollout.scarce
+    if not (now or ready or over):
         return rollout
     evidence = weigh(rollout.evidence, rollout.plan, canary, stable)
     next_block = window.model_copy(update={"block": reading(seen)})
-    return but(rollout, evidence=evidence, window=next_block)
+    return replaced(rollout, evidence=evidence, window=next_block)
 
 
 def take_measurements(
@@ -66,10 +68,10 @@ def take_measurements(
     runs = []
     for run, analysis in _measured(rollout):
         before = max(run.measured_at or window.start.at, window.start.at)
-        due = seen.at >= before + timedelta(seconds=analysis.interval_s)
-        runs.append(measure(run, analysis, result, seen.at) if due else run)
+        due = seen.until >= before + timedelta(seconds=analysis.interval_s)
+        runs.append(measure(run, analysis, result, seen.until) if due else run)
     analyses = tuple(runs)
-    return rollout if analyses == rollout.analyses else but(rollout, analyses=analyses)
+    return rollout if analyses == rollout.analyses else replaced(rollout, analyses=analyses)
 
 
 def analyses_at(rollout: Rollout, *outcomes: Outcome) -> str:
@@ -90,6 +92,6 @@ def analyses_unfinished(rollout: Rollout) -> str:
     )
 
 
-def _measured(rollout: Rollout) -> Iterator[tuple[Run, Analysis]]:
+def _measured(rollout: Rollout) -> Iterator[tuple[Measurements, Analysis]]:
     """Each analysis with its run; none outside a step, where nothing is measured."""
     return zip(rollout.analyses, rollout.plan.analyses, strict=bool(rollout.analyses))

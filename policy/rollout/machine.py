@@ -8,9 +8,11 @@ back if it is another record; then it makes the endpoint what the record wants:
     ...deploy desired_versions(after), set desired_weights(after), undeploy the others...
 
 It is level-triggered: nothing is done because of a transition, everything because desired
-and real differ. So it may die, repeat itself or lose a call at any point. See policy/rollout/record.py
-for the picture of the states and policy/rollout/commands.py for what people can say.
+and real differ. So it may die, repeat itself or lose a call at any point. See record.py beside
+this file for the picture of the states and commands.py for what people can say.
 """
+
+from datetime import timedelta
 
 from pydantic import AwareDatetime
 
@@ -18,7 +20,8 @@ from policy.counts import LATENCY_EDGES_S, Counts, Labelled, Sample, between
 from policy.evidence.limits import Fault, Verdict
 from policy.evidence.tests import chance_of_so_few
 from policy.rollout.commands import abort, approve, pause, promote_now, reject, resume
-from policy.rollout.looks import weigh_block
+from policy.rollout.looks import reading, weigh_block
+from policy.rollout.plans import steps_s
 from policy.rollout.record import (
     Compared,
     Phase,
@@ -36,12 +39,14 @@ from policy.rollout.record import (
     next_look_s,
     rows,
     shadow_percent,
+    shown,
     split,
     start,
     stayed_s,
 )
-from policy.rollout.transitions import but, enter, next_step, note, take_back
+from policy.rollout.transitions import enter, next_step, note, replaced, roll_back
 from policy.rollout.windows import look_at_step, look_at_watch
+from policy.words import duration, per_time, percent
 
 __all__ = [
     "LATENCY_EDGES_S",
@@ -88,21 +93,43 @@ def advance(rollout: Rollout, seen: Seen) -> Rollout:
     """
     if finished(rollout):
         return rollout
+    if seen.unwatched_s > 0:
+        rollout = _shifted(rollout, timedelta(seconds=seen.unwatched_s))
     if rollout.phase is Phase.ROLLING_BACK:
         return _rolling_back(rollout, seen)
     if seen.failure:
         why = f"{rollout.version} cannot serve: {seen.failure}"
-        return take_back(rollout, seen.at, Fault.CANNOT_SERVE, why)
+        return roll_back(rollout, seen.at, Fault.CANNOT_SERVE, why)
     if rollout.unready_since is not None and (down := _down_too_long(rollout, seen.at)):
-        return take_back(rollout, seen.at, Fault.UNREADY, down)
-    if overdue := _overdue(rollout, seen.at):
-        return take_back(rollout, seen.at, Fault.DEADLINE, overdue)
+        return roll_back(rollout, seen.at, Fault.UNREADY, down)
+    after = _looked_at(rollout, seen)
+    overdue = _overdue(rollout, seen.at)
+    if overdue and (after.phase, after.step) == (rollout.phase, rollout.step):
+        watching = rollout.phase is Phase.WATCHING
+        return roll_back(rollout, seen.at, Fault.WATCH if watching else Fault.DEADLINE, overdue)
+    return after
+
+
+def _looked_at(rollout: Rollout, seen: Seen) -> Rollout:
+    """What is true at this look, whether or not it comes late: a slow look blames nobody."""
     told = rollout.phase in _MUST_STAY_READY and seen.weights is not None
     if told and seen.ready != (rollout.unready_since is None):
         return _readiness_changed(rollout, seen)
     if rollout.unready_since is not None:
         return rollout
     return _in_its_state(rollout, seen)
+
+
+def _shifted(rollout: Rollout, gap: timedelta) -> Rollout:
+    """Time in which nobody looked is no time in a state: no deadline ran meanwhile."""
+    window = rollout.window
+    return replaced(
+        rollout,
+        entered_at=rollout.entered_at + gap,
+        paused_at=rollout.paused_at and rollout.paused_at + gap,
+        unready_since=rollout.unready_since and rollout.unready_since + gap,
+        window=window and window.model_copy(update={"due": window.due + gap}),
+    )
 
 
 def _in_its_state(rollout: Rollout, seen: Seen) -> Rollout:
@@ -116,7 +143,8 @@ def _in_its_state(rollout: Rollout, seen: Seen) -> Rollout:
         case _ if rollout.paused:
             return rollout
         case Phase.PENDING:
-            return enter(rollout, Phase.DEPLOYING, seen.at, f"deploying {rollout.version}")
+            deploying = enter(rollout, Phase.DEPLOYING, seen.at, f"deploying {rollout.version}")
+            return replaced(deploying, began=reading(seen))
         case Phase.DEPLOYING if seen.ready:
             return enter(rollout, Phase.SMOKE, seen.at, f"{rollout.version} is ready")
         case Phase.SMOKE if seen.smoke is not None:
@@ -128,30 +156,45 @@ def _smoke(rollout: Rollout, seen: Seen, smoke: Smoke) -> Rollout:
     """Every request must be answered; accuracy must not be proven to be below its limit."""
     limits, alpha = rollout.plan.limits, rollout.plan.judge.alpha
     if smoke.wrong:
-        why = f"smoke: {smoke.wrong} > 0 wrong of {smoke.requests} requests: {smoke.detail}"
-        return take_back(rollout, seen.at, Fault.SMOKE, why)
+        why = f"smoke test: {smoke.wrong} of {smoke.requests} requests failed: {smoke.detail}"
+        return roll_back(rollout, seen.at, Fault.SMOKE, why)
     if smoke.requests < rollout.plan.smoke_requests:
         return rollout
-    passed = f"smoke: {smoke.requests} requests answered"
+    passed = f"smoke test: {smoke.requests} requests answered"
     if smoke.labels:
         accuracy = smoke.correct / smoke.labels
         if chance_of_so_few(smoke.correct, smoke.labels, limits.accuracy_min) < alpha:
-            why = f"smoke: accuracy {accuracy:.3f} < {limits.accuracy_min:g}"
-            why += f" at {smoke.labels} labels"
-            return take_back(rollout, seen.at, Fault.SMOKE, why)
-        passed += f", accuracy {accuracy:.3f} at {smoke.labels} labels"
+            why = f"smoke test: accuracy {percent(accuracy)}, at least "
+            why += f"{percent(limits.accuracy_min)} needed ({smoke.labels} labels)"
+            return roll_back(rollout, seen.at, Fault.SMOKE, why)
+        passed += f", accuracy {percent(accuracy)} ({smoke.labels} labels)"
     if rollout.promote_at_once:
         return enter(rollout, Phase.PROMOTING, seen.at, f"{rollout.reason}; {passed}")
+    told = f"{passed}; {estimate}" if (estimate := _estimate(rollout, seen)) else passed
     if rollout.plan.shadow.percent and rollout.stable is not None:
-        return enter(rollout, Phase.SHADOW, seen.at, passed)
-    return next_step(rollout, seen.at, passed)
+        return enter(rollout, Phase.SHADOW, seen.at, told)
+    return next_step(rollout, seen.at, told)
+
+
+def _estimate(rollout: Rollout, seen: Seen) -> str:
+    """How long the steps will take at the traffic seen since it began; "" if not known."""
+    before = rollout.began and rollout.began.stable
+    if rollout.began is None or before is None or seen.stable is None:
+        return ""
+    elapsed_s = (seen.until - rollout.began.at).total_seconds()
+    asked = between(before, seen.stable)
+    if asked is None or asked.restarted or elapsed_s <= 0 or not asked.counts.requests:
+        return ""
+    per_s = asked.counts.requests / elapsed_s
+    steps = f"about {duration(steps_s(rollout.plan, per_s))} to 100 %"
+    return f"{steps} at {per_time(per_s)}"
 
 
 def _promoting(rollout: Rollout, seen: Seen) -> Rollout:
     if not as_desired(rollout, seen):
         return rollout
     if rollout.plan.watch.s and rollout.stable is not None:
-        backup = f"{rollout.stable} is kept as a backup for {rollout.plan.watch.s:g} s"
+        backup = f"{rollout.stable} stays as a backup for {duration(rollout.plan.watch.s)}"
         return enter(rollout, Phase.WATCHING, seen.at, f"{rollout.reason}; {backup}")
     reason = f"{rollout.version} serves 100 %: {rollout.reason}"
     return enter(rollout, Phase.DONE, seen.at, reason)
@@ -162,7 +205,7 @@ def _rolling_back(rollout: Rollout, seen: Seen) -> Rollout:
     if not as_desired(rollout, seen):
         return _cannot_be_empty(rollout, seen)
     if rollout.stable is None:
-        holds = "nothing serves: there was no version before it"
+        holds = "nothing serves: there was no version before"
     elif seen.stable_ready:
         holds = f"stable {rollout.stable} serves 100 %"
     else:
@@ -177,7 +220,7 @@ def _cannot_be_empty(rollout: Rollout, seen: Seen) -> Rollout:
     soon = waited_s <= rollout.plan.deadlines.promoting_s
     if rollout.stable is not None or seen.weights is None or soon:
         return rollout
-    holds = f"{split(seen.weights)} still serves: there was no version before it"
+    holds = f"{shown(split(seen.weights))} still serves: there was no version before"
     return enter(rollout, Phase.ROLLED_BACK, seen.at, f"{rollout.reason}; {holds}")
 
 
@@ -194,11 +237,13 @@ def _overdue(rollout: Rollout, at: AwareDatetime) -> str:
         return _late("paused", elapsed_s, limit_s)
     name = f"step {rollout.step}" if rollout.phase is Phase.STEP else rollout.phase
     late = _late(name, elapsed_s, limit_s)
-    return f"{late}; last: {rollout.reason}" if late else ""
+    return f"{late}; before that: {rollout.reason}" if late else ""
 
 
 def _late(what: str, elapsed_s: float, limit_s: float) -> str:
-    return f"{what} for {elapsed_s:.1f} s > {limit_s:g} s" if elapsed_s > limit_s else ""
+    if elapsed_s <= limit_s:
+        return ""
+    return f"{what} for {round(elapsed_s, 1):g} s, limit {limit_s:g} s"
 
 
 def _down_too_long(rollout: Rollout, at: AwareDatetime) -> str:
@@ -212,23 +257,28 @@ def _down_too_long(rollout: Rollout, at: AwareDatetime) -> str:
     available = 1 - total_s / max(watch.s, total_s)
     if available >= watch.availability_min:
         return ""
-    availability = f"availability {available:.3f} < {watch.availability_min:g}"
-    return f"after the rollout: {availability}, not ready for {total_s:.1f} s"
+    ready = f"ready {percent(available)} of the time, {percent(watch.availability_min)} needed"
+    return f"after the rollout: {ready} (down for {duration(total_s)})"
 
 
 def _readiness_changed(rollout: Rollout, seen: Seen) -> Rollout:
-    """An outage takes the weight away at once and counts as a failed window."""
+    """An outage takes the weight away at once and counts as a failed window.
+
+    What was answered until the version is back is evidence too: the block goes on meanwhile.
+    """
     if rollout.unready_since is not None:
         down_s = (seen.at - rollout.unready_since).total_seconds()
-        again = f"{rollout.version} is ready again after {down_s:.1f} s"
-        unready_s = rollout.unready_s + down_s
-        return but(rollout, unready_since=None, unready_s=unready_s, reason=again)
+        again = f"{rollout.version} is ready again after {duration(down_s)}"
+        back = {"unready_since": None, "unready_s": rollout.unready_s + down_s, "reason": again}
+        if rollout.phase is Phase.WATCHING:
+            return replaced(rollout, **back)
+        return replaced(weigh_block(rollout, seen, now=True), **back, window=None)
     away = f"{rollout.version} is not ready"
     failures, tolerated = rollout.failures + 1, rollout.plan.limits.failure_limit
     if rollout.phase not in (Phase.SHADOW, Phase.STEP, Phase.AWAITING_APPROVAL):
-        return but(rollout, unready_since=seen.at, reason=away)
+        return replaced(rollout, unready_since=seen.at, reason=away)
     if failures > tolerated:
-        why = f"{away}: failures {failures} > {tolerated}"
-        return take_back(rollout, seen.at, Fault.UNREADY, why)
+        why = f"{away}; failed window {failures}, {tolerated} allowed"
+        return roll_back(rollout, seen.at, Fault.UNREADY, why)
     weighed = weigh_block(rollout, seen, now=True)
-    return but(weighed, unready_since=seen.at, failures=failures, window=None, reason=away)
+    return replaced(weighed, unready_since=seen.at, failures=failures, reason=away)

@@ -9,18 +9,18 @@ The record is all that a controller knows: whoever reads it from the ledger goes
 Words follow Argo Rollouts: canary, stable, weight, step, analysis, limit, promote, abort.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from math import isinf
 
 from pydantic import AwareDatetime, BaseModel
 
-from policy.config import Rollout as Plan
-from policy.counts import Sample
+from policy.counts import Compared, Sample
 from policy.errors import Refused
-from policy.evidence.analysis import Run
+from policy.evidence.analysis import Measurements
 from policy.evidence.comparison import Evidence
 from policy.evidence.limits import Fault, Verdict
+from policy.rollout.plans import Plan
 
 
 class Phase(StrEnum):
@@ -43,13 +43,18 @@ _SERVES_SHARE = frozenset({Phase.STEP, Phase.AWAITING_APPROVAL})
 
 
 class Tally(BaseModel, frozen=True):
-    """One version in one window. `latency_p95_s` None: slower than the last bucket's edge."""
+    """One version in one window.
+
+    `latency_p95_s` None: slower than the last bucket's edge, or not known where nothing was
+    answered (`latency_known`).
+    """
 
     requests: int
     errors: int
     latency_p95_s: float | None
     labels: int
     correct: int
+    latency_known: bool = True
 
 
 class Row(BaseModel, frozen=True):
@@ -82,7 +87,13 @@ class Window(BaseModel, frozen=True):
 
 
 class Rollout(BaseModel, frozen=True):
-    """One version on its way to one endpoint. `step` -1: no step yet."""
+    """One version on its way to one endpoint. `step` -1: no step yet.
+
+    `rollback`: it brings back the version before. `request` is the id of the request that it
+    answers. `scarce`: a window of this state had too few requests to judge by, so that the
+    state may last for `quiet_s`. `began` are the counters when it began, from which today's
+    traffic is estimated.
+    """
 
     id: str
     endpoint: str
@@ -101,12 +112,16 @@ class Rollout(BaseModel, frozen=True):
     failures: int = 0
     inconclusive: int = 0
     evidence: Evidence = Evidence()
-    analyses: tuple[Run, ...] = ()
+    analyses: tuple[Measurements, ...] = ()
     last: Row | None = None
     reason: str
     by: str
+    rollback: bool = False
+    request: str = ""
+    scarce: bool = False
+    began: Reading | None = None
     fault: Fault | None = None
-    """Why it was taken back; None before that, and in records older than this field."""
+    """Why it was rolled back; None before that, and in records older than this field."""
 
     @property
     def paused(self) -> bool:
@@ -123,19 +138,13 @@ class Smoke(BaseModel, frozen=True):
     correct: int = 0
 
 
-class Compared(BaseModel, frozen=True):
-    """Mirrored requests whose two answers were compared, and how many differed."""
-
-    compared: int
-    differed: int
-
-
 class Seen(BaseModel, frozen=True):
     """What a controller observed at one look.
 
     `failure` says why the version can never serve ("" as long as it can); `weights` is the
     real split, None while the endpoint does not answer; `canary` and `stable` are cumulative
-    counters, None while they cannot be read.
+    counters, None while they cannot be read, and complete until `counted_until` (None: until
+    `at`). Nobody looked for `unwatched_s` before this look: that time counts for no deadline.
     """
 
     at: AwareDatetime
@@ -147,6 +156,13 @@ class Seen(BaseModel, frozen=True):
     stable: Sample | None = None
     stable_ready: bool = True
     shadow: Compared | None = None
+    counted_until: AwareDatetime | None = None
+    unwatched_s: float = 0.0
+
+    @property
+    def until(self) -> AwareDatetime:
+        """The time up to which the counters are complete: the judge's clock."""
+        return self.counted_until or self.at
 
 
 def start(
@@ -157,6 +173,9 @@ def start(
     plan: Plan,
     by: str,
     at: AwareDatetime,
+    *,
+    rollback: bool = False,
+    request: str = "",
 ) -> Rollout:
     """The first record of a rollout. `plan` is kept, whatever happens to the file later.
 
@@ -171,6 +190,7 @@ def start(
     return Rollout(
         id=id, endpoint=endpoint, version=version, stable=stable, plan=plan,
         started_at=at, entered_at=at, reason=f"started by {by}", by=by,
+        rollback=rollback, request=request,
     )  # fmt: skip
 
 
@@ -224,13 +244,15 @@ def deadline_s(rollout: Rollout) -> float | None:
     deadlines = rollout.plan.deadlines
     if rollout.paused:
         return deadlines.paused_s
+    wait_s = deadlines.quiet_s if rollout.scarce else 0.0
     return {
         Phase.DEPLOYING: deadlines.deploying_s,
         Phase.SMOKE: deadlines.smoke_s,
-        Phase.SHADOW: deadlines.shadow_s,
-        Phase.STEP: deadlines.step_s,
+        Phase.SHADOW: max(deadlines.shadow_s, wait_s),
+        Phase.STEP: max(deadlines.step_s, wait_s),
         Phase.AWAITING_APPROVAL: deadlines.approval_s,
         Phase.PROMOTING: deadlines.promoting_s,
+        Phase.WATCHING: rollout.plan.watch.s + max(deadlines.watch_s, wait_s),
     }.get(rollout.phase)
 
 
@@ -250,14 +272,20 @@ def split(weights: dict[str, int]) -> dict[str, int]:
     return {version: percent for version, percent in weights.items() if percent}
 
 
+def shown(weights: Mapping[str, int]) -> str:
+    """A split as people read it, as `v1 90 %, v2 10 %`."""
+    return ", ".join(f"{version} {share} %" for version, share in weights.items()) or "nothing"
+
+
 def tally(sample: Sample) -> Tally:
     p95 = sample.latency_p95_s
     return Tally(
         requests=sample.counts.requests,
         errors=sample.counts.errors,
-        latency_p95_s=None if isinf(p95) else p95,
+        latency_p95_s=None if p95 is None or isinf(p95) else p95,
         labels=sample.labelled.labels,
         correct=sample.labelled.correct,
+        latency_known=p95 is not None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from pydantic import AwareDatetime
 
-from policy.evidence.analysis import Run
+from policy.evidence.analysis import Measurements
 from policy.evidence.limits import Fault
 from policy.rollout.record import Phase, Rollout
 
@@ -29,6 +29,7 @@ def enter(
             "window": None,
             "failures": 0,
             "inconclusive": 0,
+            "scarce": False,
             "unready_s": 0.0,
             "paused_at": None,
             "analyses": fresh_analyses(rollout) if phase is Phase.STEP else (),
@@ -36,16 +37,16 @@ def enter(
     )
 
 
-def fresh_analyses(rollout: Rollout) -> tuple[Run, ...]:
+def fresh_analyses(rollout: Rollout) -> tuple[Measurements, ...]:
     """The configured analyses with nothing measured: each step has its own run of them."""
-    return tuple(Run(name=analysis.name) for analysis in rollout.plan.analyses)
+    return tuple(Measurements(name=analysis.name) for analysis in rollout.plan.analyses)
 
 
-def take_back(
+def roll_back(
     rollout: Rollout, at: AwareDatetime, fault: Fault, reason: str, by: str = ""
 ) -> Rollout:
     """Start the way back: weights, verify, undeploy."""
-    return but(enter(rollout, Phase.ROLLING_BACK, at, reason, by), fault=fault)
+    return replaced(enter(rollout, Phase.ROLLING_BACK, at, reason, by), fault=fault)
 
 
 def next_step(rollout: Rollout, at: AwareDatetime, reason: str) -> Rollout:
@@ -78,8 +79,8 @@ def _last(rollout: Rollout) -> int:
 
 def note(rollout: Rollout, reason: str) -> Rollout:
     """The same state with another reason; the same object if it is the same reason."""
-    return rollout if rollout.reason == reason else but(rollout, reason=reason)
+    return rollout if rollout.reason == reason else replaced(rollout, reason=reason)
 
 
-def but(rollout: Rollout, **changes: object) -> Rollout:
+def replaced(rollout: Rollout, **changes: object) -> Rollout:
     return rollout.model_copy(update=changes)

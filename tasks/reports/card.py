@@ -1,15 +1,16 @@
 """The release card: one page that tells whether a version may be released, and why."""
 
 import csv
-from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 
 from policy.config import Config
-from policy.gates.scores import GateReport, Scores
-from tasks import remote
+from policy.gates.decision import GateReport
+from policy.gates.scores import Scores
+from tasks.places import place_of
 from tasks.release import lineage_of, read_scores
 from tasks.reports.pictures import embed, family_bars, learning_curves
+from tasks.retries import remote
 from tasks.training import Run
 
 
@@ -18,12 +19,14 @@ def release_card(
     config: Config, run: Run, trained: str, scores: str, report: GateReport
 ) -> None:
     """Publish the card of this run in the Prefect UI, whatever the gate decided."""
-    with (Path(trained) / "curves.csv").open() as file:
+    store = place_of(config).store
+    model, scored = store.download(trained), store.download(scores)
+    with (model / "curves.csv").open() as file:
         curves = learning_curves(list(csv.DictReader(file)))
-    seen = read_scores(Path(scores))
+    seen = read_scores(scored)
     bars = family_bars(seen.families, config.gates.family_accuracy_min)
-    lineage = lineage_of(config, run, Path(trained))
-    picture = Path(scores) / "attention.png"  # not every model has one
+    lineage = lineage_of(config, run, model)
+    picture = scored / "attention.png"  # not every model has one
     where = embed(picture.read_bytes()) if picture.is_file() else ""
     create_markdown_artifact(
         key="release-card",

@@ -1,44 +1,14 @@
 """The rollout's report in the Prefect UI: its windows as a picture and a table."""
 
-from prefect.artifacts import create_markdown_artifact
-from prefect.events import emit_event
-from prefect.runtime import flow_run
-
-from deployments import connect, ledger
-from policy.config import Config
-from policy.rollout.record import Phase, Rollout, Row, Tally, rows
-from tasks import remote
+from policy.rollout.record import Phase, Row, Tally, rows
 from tasks.reports.timeline import Times, rollout_timeline
-
-
-@remote
-def rollout_report(config: Config, rollout: Rollout) -> None:
-    """Publish the report and tell others by an event how the rollout ended."""
-    records = ledger.read(connect(config).store).of_rollout(rollout.id)
-    ours = [(record.at, state) for record, state in records]
-    create_markdown_artifact(
-        key=f"rollout-{rollout.endpoint}",
-        markdown=report(ours),
-        description=f"{rollout.version}: {rollout.phase}",
-    )
-    emit_event(
-        f"arr-coc.rollout.{rollout.phase}",
-        resource={"prefect.resource.id": f"arr-coc.{rollout.endpoint}"},
-        payload={"version": rollout.version, "reason": rollout.reason},
-        related=[
-            {
-                "prefect.resource.id": f"prefect.flow-run.{flow_run.id}",
-                "prefect.resource.role": "flow-run",
-            }
-        ],
-    )
 
 
 def report(records: Times) -> str:
     """The markdown of one report, from the rollout's records with their times, in order."""
     rollout = records[-1][1]
     windows = rows(record for _, record in records)
-    ends = {Phase.DONE: "promoted", Phase.ROLLED_BACK: "**taken back**"}
+    ends = {Phase.DONE: "promoted", Phase.ROLLED_BACK: "**rolled back**"}
     lines = "\n".join(_line(number, row) for number, row in enumerate(windows, 1))
     reasons = "\n".join(f"{n}. {row.verdict}: {row.reason}" for n, row in enumerate(windows, 1))
     picture = rollout_timeline(records) if windows else ""
@@ -48,8 +18,8 @@ def report(records: Times) -> str:
 
 {rollout.reason}
 
-Strategy {rollout.plan.strategy} {list(rollout.plan.weights)}, before: \
-{rollout.stable or "nothing"}, by {rollout.by}, {seconds:.0f} s.
+Strategy {rollout.plan.strategy} {list(rollout.plan.weights)}. The version before: \
+{rollout.stable or "none"}. Asked for by {rollout.by}. Took {seconds:.0f} s.
 
 {picture}
 
@@ -83,6 +53,6 @@ def _both(pair: tuple[Tally | None, Tally | None], tell) -> str:
 
 
 def _p95(tally: Tally) -> str:
-    if not tally.requests:
+    if not tally.requests or not tally.latency_known:
         return "–"
     return "> 10 s" if tally.latency_p95_s is None else f"≤ {1000 * tally.latency_p95_s:.0f} ms"

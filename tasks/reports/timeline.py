@@ -19,7 +19,7 @@ ENDS = {
     Phase.PROMOTING: ("cleared", STABLE),
     Phase.WATCHING: ("cleared", STABLE),
     Phase.DONE: ("promoted", STABLE),
-    Phase.ROLLING_BACK: ("taken back", CANARY),
+    Phase.ROLLING_BACK: ("rolled back", CANARY),
 }
 _SLOWEST_MS = 1000 * LATENCY_EDGES_S[-1]
 Times = Sequence[tuple[datetime, Rollout]]
@@ -38,7 +38,7 @@ def rollout_timeline(records: Times) -> str:
         _weights(axes[0], records, since)
         panels: tuple[tuple[str, Callable[[Tally], float | None]], ...] = (
             ("requests in each window", _requests),
-            ("errors, share of attempts", _error_rate),
+            ("errors, share of requests", _error_rate),
             ("latency p95, upper bound, ms", _p95_ms),
             ("right answers, share of labels", _accuracy),
         )
@@ -106,7 +106,7 @@ def _evidence(axis: Any, records: Times, since: datetime) -> None:
     axis.axhline(1, color=LIMIT, linestyle="--", linewidth=1)
     low, high = axis.get_ylim()
     axis.set_ylim(min(max(low, -3), -0.1), min(max(high, 1.15), 5))
-    axis.set_title("log evidence, 1 takes back (odds)", fontsize=9)
+    axis.set_title("log evidence, 1 rolls back (odds)", fontsize=9)
     axis.legend(frameon=False, fontsize=7)
 
 
@@ -151,7 +151,7 @@ def _error_rate(tally: Tally) -> float | None:
 
 def _p95_ms(tally: Tally) -> float | None:
     """Past the last bucket's edge it is drawn there."""
-    if not tally.requests:
+    if not tally.requests or not tally.latency_known:
         return None
     return _SLOWEST_MS if tally.latency_p95_s is None else 1000 * tally.latency_p95_s
 

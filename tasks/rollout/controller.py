@@ -1,193 +1,294 @@
-"""One look of a rollout's controller: the endpoint made what is wanted, and what was seen.
+"""The controller: look, decide, write, apply. What to decide is in policy/rollout/.
 
-What is wanted is decided in policy/rollout/record.py, what a look means in policy/rollout/machine.py. Any
-call may be the last one of a controller that dies: the next look completes it.
+It holds nothing between two looks, so that it may die anywhere, run twice, or find that
+somebody wrote a request in between. Flows call `drive` until their own request is decided;
+the reconciler calls it for whatever nobody drives. On one machine one of them looks and the
+others read along: the system frees the lock of one that dies.
 """
 
-from itertools import cycle, islice
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from functools import partial
 
-from prefect import get_run_logger
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_logger
-
-from deployments import Endpoint, Place, Release, ledger
-from deployments.releases import folder as releases
-from deployments.replay import read_requests
-from policy.counts import Sample
-from policy.errors import DataError, EndpointError, PortTaken, ReleaseError
+from deployments import Desired, Endpoint, Observed, Place, Release, ledger
+from deployments.command import start_next
+from policy.errors import EndpointError, EndpointSilent, LedgerError, StoreError
 from policy.ledger import Ledger
+from policy.records import RolloutChanged
+from policy.rollout.machine import advance
 from policy.rollout.record import (
-    Compared,
-    Phase,
     Rollout,
-    Seen,
-    Smoke,
     desired_versions,
     desired_weights,
     finished,
+    next_look_s,
     shadow_percent,
-    split,
+    shown,
 )
+from tasks.rollout.lead import Lead
+from tasks.rollout.looking import look
+
+Say = Callable[[str], None]
+Replay = Callable[[Rollout], AbstractContextManager[None]]
+REST_S = 10.0  # between two looks at an endpoint where nothing is under way
+SETTLE_S = 40.0  # longer than the longest request, which a server that goes may still answer
+IDLE_S = 1.0  # between two reads of the ledger while nothing is under way, or another looks
 
 
-def realize(place: Place, state: Ledger, rollout: Rollout) -> Seen:
-    """Bring the endpoint nearer to what `rollout` wants and return what was seen.
+def drive(
+    place: Place,
+    endpoint: str,
+    until: Callable[[Ledger], bool],
+    *,
+    by: str,
+    run: str = "",
+    say: Say | None = None,
+    replay: Replay | None = None,
+    between: Callable[[Ledger], None] | None = None,
+) -> Ledger:
+    """Look at `endpoint` again and again until `until` holds for the ledger's state.
 
-    Order: servers up, then weights, then superfluous servers down, so that no request meets
-    a version that is not there. What the endpoint refuses shows as a difference in `seen`.
+    Args:
+        by, run: who stands in the records that looks write.
+        say: is told each new state of a rollout, one line each.
+        replay: sends held-out questions while its context lasts.
+        between: is called after every look.
+
+    Raises:
+        LedgerError, StoreError: if the ledger cannot be read or written. Stable was given all
+            traffic, as far as the endpoint answered.
     """
-    endpoint = place.endpoint(rollout.endpoint)
-    found = real_weights(endpoint)
-    if found is None:
-        return Seen(at=ledger.now(), ready=False, weights=None)
-    failure = deploy(endpoint, state, rollout)
-    wanted = desired_weights(rollout)
+    driver = _Driver(place, endpoint, by, run, say, replay)
     try:
-        if split(dict(endpoint.weights())) != wanted:
-            endpoint.set_weights(wanted, _fallback(rollout))
-            logger().info("%s: weights %s", rollout.endpoint, wanted)
-        shadow(endpoint, rollout)
-        for version in superfluous(endpoint, rollout):
-            endpoint.undeploy(version)
-    except EndpointError as error:
-        logger().warning("the endpoint refuses: %s", error)
-    weights = real_weights(endpoint)
-    if weights is None:  # it fell silent meanwhile, which is no fault of the version
-        return Seen(at=ledger.now(), ready=False, weights=None)
-    # An open window was measured at what was found, not at what it was just set back to.
-    measured = weights if rollout.window is None else found
-    return look(place, state, rollout, measured, failure)
+        state = ledger.read(place.store)
+        while not until(state):
+            driver.tell(state)
+            state, pause_s = driver.look(state)
+            if between is not None:
+                between(state)
+            place.clock.sleep(pause_s)
+            state = ledger.read(place.store, state)
+        driver.tell(state)
+        return driver.settle(state)
+    except (LedgerError, StoreError):
+        driver.fail_safe_to_stable()
+        raise
+    finally:
+        driver.close()
 
 
-def real_weights(endpoint: Endpoint) -> dict[str, int] | None:
-    """The real split; None while the endpoint does not answer."""
-    try:
-        return dict(endpoint.weights())
-    except EndpointError as error:
-        logger().warning("the endpoint does not answer: %s", error)
-        return None
+class _Driver:
+    """One process that drives one endpoint; everything it keeps may be lost."""
 
+    def __init__(
+        self,
+        place: Place,
+        endpoint: str,
+        by: str,
+        run: str,
+        say: Say | None,
+        replay: Replay | None,
+    ) -> None:
+        self._place, self._endpoint = place, place.endpoint(endpoint)
+        self._by, self._run, self._replay = by, run, replay
+        self._say: Say = say or (lambda _line: None)
+        self._lead = Lead(place.scratch, endpoint, place.clock)
+        self._told, self._last, self._silent = "", None, False
+        self._rests_until = place.clock.now()
+        self._replaying: tuple[str, AbstractContextManager[None]] | None = None
 
-def deploy(endpoint: Endpoint, state: Ledger, rollout: Rollout) -> str:
-    """Start what has to run; why the rollout's version cannot, or ""."""
-    failure = ""
-    for version in desired_versions(rollout):
+    def tell(self, state: Ledger) -> None:
+        rollout = state.endpoint(self._endpoint.name).rollout
+        if rollout is None:
+            return
+        self._last = rollout
+        line = told(rollout)
+        if line != self._told and (self._told or not finished(rollout)):
+            self._say(line)
+        self._told = line
+
+    def look(self, state: Ledger) -> tuple[Ledger, float]:
+        """One look, if nobody else on this machine looks; the state and the pause after it."""
+        if not self._lead.take():
+            self._stop_replay()
+            current = state.endpoint(self._endpoint.name).unfinished
+            return state, IDLE_S if current is None else min(IDLE_S, current.plan.look_s)
+        name, known = self._endpoint.name, state.number
+        state = self._append(lambda now: start_next(now, self._place, name), state)
+        rollout = state.endpoint(name).rollout
+        if rollout is None or self._rests(rollout):
+            return state, IDLE_S
+        self._keep_replaying(rollout)
+        observed = self._observe()
+        unwatched_s = self._lead.unwatched_s(state.endpoint(name).last_at, rollout.plan.look_s)
+        self._lead.looked()
+        if not finished(rollout):
+            seen = look(self._place, state, rollout, observed, unwatched_s)
+            after = advance(rollout, seen)
+            if after != rollout:
+                follow = partial(_follow, before=rollout, after=after)
+                state = self._append(follow, state)
+                rollout = state.endpoint(name).rollout or after
+        self._apply(state, rollout, observed)
+        if finished(rollout) and observed is not None and is_settled(observed, rollout):
+            self._rests_until = self._place.clock.now() + timedelta(seconds=REST_S)
+        changed = state.number != known
+        return state, 0.0 if changed else _pause_s(rollout, self._place.clock.now())
+
+    def settle(self, state: Ledger) -> Ledger:
+        """Look on until the endpoint is what the ended rollout wants, for a while.
+
+        Whoever drives the endpoint next goes on with what is left.
+        """
+        deadline = self._place.clock.now() + timedelta(seconds=SETTLE_S)
+        while (rollout := state.endpoint(self._endpoint.name).rollout) is not None:
+            observed = self._observe()
+            done = observed is not None and is_settled(observed, rollout)
+            if done or not finished(rollout) or not self._lead.take():
+                return state
+            if self._place.clock.now() > deadline:
+                self._say(
+                    f"not done yet, the reconciler goes on: {not_settled(observed, rollout)}"
+                )
+                return state
+            self._apply(state, rollout, observed)
+            self._place.clock.sleep(min(IDLE_S, rollout.plan.look_s))
+            state = ledger.read(self._place.store, state)
+        return state
+
+    def _rests(self, rollout: Rollout) -> bool:
+        """Whether nothing is under way, and the endpoint was seen to be right just now."""
+        rests = finished(rollout) and self._place.clock.now() < self._rests_until
+        return rests and self._replaying is None
+
+    def fail_safe_to_stable(self) -> None:
+        """Give stable all traffic, whatever the rollout wants: nobody can watch it now."""
+        rollout = self._last
+        if rollout is None or rollout.stable is None or finished(rollout):
+            return
+        if not self._lead.take():
+            return  # whoever looks on this machine does it
         try:
-            endpoint.deploy(Release(version, state.version(version).registered.digest))
-        except (EndpointError, ReleaseError, PortTaken) as error:
-            logger().warning("%s is not deployed: %s", version, error)
-            failure = str(error) if version == rollout.version else failure
-    return failure
+            observed = self._endpoint.observe()
+            if observed.weights == {rollout.stable: 100}:
+                return
+            releases = tuple(
+                Release(version, server.digest) for version, server in observed.servers.items()
+            )
+            self._endpoint.apply(Desired(releases, {rollout.stable: 100}))
+            self._say(f"the ledger cannot be read: {rollout.stable} gets all traffic")
+        except (EndpointSilent, EndpointError) as error:
+            self._say(f"the ledger cannot be read, and the weights stay as they are: {error}")
 
+    def close(self) -> None:
+        self._stop_replay()
+        self._lead.release()
 
-def superfluous(endpoint: Endpoint, rollout: Rollout) -> set[str]:
-    """Servers that nobody wants any more, once the weights are as they should be."""
-    if split(dict(endpoint.weights())) != desired_weights(rollout):
-        return set()
-    return set(endpoint.deployed()) - set(desired_versions(rollout))
-
-
-def take_shelter(endpoint: Endpoint, rollout: Rollout) -> None:
-    """Give stable all traffic, whatever the rollout wants: nobody can watch its version now."""
-    if rollout.stable is None or finished(rollout):
-        return
-    try:
-        endpoint.set_weights({rollout.stable: 100})
-        logger().error(
-            "without a ledger nobody watches: stable %s serves 100 %%", rollout.stable
+    def _append(self, decide, state: Ledger) -> Ledger:
+        place = self._place
+        if decide(state) is None:
+            return state
+        return ledger.append(
+            place.store, decide, by=self._by, run=self._run, known=state, now=place.clock.now
         )
-    except EndpointError as error:
-        logger().error("without a ledger, and the weights stay as they are: %s", error)
+
+    def _observe(self) -> Observed | None:
+        """What the endpoint is; None while it does not answer."""
+        try:
+            observed = self._endpoint.observe()
+        except EndpointSilent as error:
+            if not self._silent:
+                self._say(f"{self._endpoint.name} does not answer: {error}")
+            self._silent = True
+            return None
+        self._silent = False
+        return observed
+
+    def _apply(self, state: Ledger, rollout: Rollout, observed: Observed | None) -> None:
+        wanted = order(state, rollout, self._endpoint)
+        if observed is not None and _is(observed, wanted):
+            return
+        try:
+            self._endpoint.apply(wanted)
+        except EndpointSilent as error:
+            if observed is not None:
+                self._say(f"{self._endpoint.name} did not take the order: {error}")
+        except EndpointError as error:
+            self._say(f"{self._endpoint.name} refuses: {error}")
+
+    def _keep_replaying(self, rollout: Rollout) -> None:
+        replays = self._replay is not None and rollout.plan.replays_per_s > 0
+        wanted = rollout.id if replays and not finished(rollout) else ""
+        if self._replaying is not None and self._replaying[0] == wanted:
+            return
+        self._stop_replay()
+        if wanted and self._replay is not None:
+            context = self._replay(rollout)
+            context.__enter__()
+            self._replaying = (wanted, context)
+
+    def _stop_replay(self) -> None:
+        if self._replaying is not None:
+            _, context = self._replaying
+            self._replaying = None
+            context.__exit__(None, None, None)
 
 
-def shadow(endpoint: Endpoint, rollout: Rollout) -> None:
-    """Mirror the share of requests that the rollout wants to its version, or none."""
-    wanted = {rollout.version: percent} if (percent := shadow_percent(rollout)) else {}
-    for version in {*endpoint.mirrored(), *wanted}:
-        if endpoint.mirrored().get(version, 0) != wanted.get(version, 0):
-            endpoint.mirror(version, wanted.get(version, 0))
-
-
-def look(
-    place: Place, state: Ledger, rollout: Rollout, weights: dict[str, int], failure: str
-) -> Seen:
-    """Everything that the decision needs, read once."""
-    endpoint, ready, smoked = place.endpoint(rollout.endpoint), False, None
-    try:
-        if not failure and rollout.version in endpoint.deployed():
-            ready = endpoint.ready(rollout.version)
-        if ready and rollout.phase is Phase.SMOKE:
-            smoked = smoke(place, endpoint, state, rollout)
-    except (EndpointError, ReleaseError, DataError) as error:
-        failure = str(error)
-    return Seen(
-        at=ledger.now(),
-        ready=ready,
-        failure=failure,
-        smoke=smoked,
-        weights=weights,
-        stable_ready=rollout.phase is not Phase.ROLLING_BACK
-        or _stable_ready(endpoint, rollout),
-        canary=_sample(place, rollout.endpoint, rollout.version) if ready else None,
-        stable=_sample(place, rollout.endpoint, rollout.stable) if rollout.stable else None,
-        shadow=_compared(place, rollout) if shadow_percent(rollout) else None,
+def order(state: Ledger, rollout: Rollout, endpoint: Endpoint) -> Desired:
+    """What the rollout's record wants the endpoint to be."""
+    versions = desired_versions(rollout)
+    releases = tuple(Release(v, state.version(v).digest) for v in versions)
+    fallback = rollout.stable if rollout.stable in versions else None
+    percent = shadow_percent(rollout)
+    return Desired(
+        releases,
+        desired_weights(rollout),
+        fallback=fallback if "fallback" in endpoint.can else None,
+        mirror={rollout.version: percent} if percent else {},
     )
 
 
-def smoke(place: Place, endpoint: Endpoint, state: Ledger, rollout: Rollout) -> Smoke:
-    """Ask the version held-out questions, whatever its weight."""
-    digest = state.version(rollout.version).registered.digest
-    lines = read_requests(releases.read_file(place.store, digest, "requests.jsonl"))
-    wrong, correct, detail = 0, 0, ""
-    asked = [*islice(cycle(lines), rollout.plan.smoke_requests)]
-    for line in asked:
-        reply = endpoint.send(rollout.version, [line.instance])
-        if reply.status != 200 or len(reply.predictions) != 1:
-            wrong += 1
-            given = f"{len(reply.predictions)} predictions for one instance"
-            detail = f"status {reply.status}: {reply.error or given}"
-        else:
-            correct += line.judge(reply.predictions[0])
-    return Smoke(
-        requests=len(asked),
-        wrong=wrong,
-        detail=detail,
-        labels=len(asked) - wrong,
-        correct=correct,
+def told(rollout: Rollout) -> str:
+    """One line for the log: where the rollout stands and why."""
+    share = desired_weights(rollout).get(rollout.version, 0)
+    where = f"{rollout.version} on {rollout.endpoint}: {rollout.phase}"
+    return f"{where} at {share} %: {rollout.reason}"
+
+
+def is_settled(observed: Observed, rollout: Rollout) -> bool:
+    """Whether the endpoint is what a finished rollout wants, without spare servers."""
+    spare = set(observed.servers) - set(desired_versions(rollout))
+    return not spare and dict(observed.weights) == desired_weights(rollout)
+
+
+def not_settled(observed: Observed | None, rollout: Rollout) -> str:
+    """What is left to do."""
+    if observed is None:
+        return f"{rollout.endpoint} does not answer"
+    return (
+        f"{rollout.endpoint} has {shown(observed.weights)} and the servers "
+        f"{sorted(observed.servers)}, expected {shown(desired_weights(rollout))}"
     )
 
 
-def logger():
-    """The run's own log; the program's where no flow runs."""
-    try:
-        return get_run_logger()
-    except MissingContextError:
-        return get_logger("rollout")
+def _is(observed: Observed, wanted: Desired) -> bool:
+    """Whether nothing is left to order. A server that failed is ordered again."""
+    digests = {v: server.digest for v, server in observed.servers.items()}
+    running = all(server.state != "failed" for server in observed.servers.values())
+    return (
+        running
+        and digests == {release.version: release.digest for release in wanted.releases}
+        and dict(observed.weights) == dict(wanted.weights)
+        and dict(observed.mirror) == dict(wanted.mirror)
+    )
 
 
-def _sample(place: Place, endpoint: str, version: str) -> Sample | None:
-    try:
-        counts = place.telemetry.counts(endpoint, version)
-        return Sample(counts=counts, labelled=place.telemetry.labels(endpoint, version))
-    except EndpointError:
-        return None  # metrics are away; policy.rollout.machine never lets missing data pass
+def _follow(state: Ledger, before: Rollout, after: Rollout) -> RolloutChanged | None:
+    """The next record, unless somebody else wrote one meanwhile."""
+    unchanged = state.endpoint(before.endpoint).rollout == before
+    return RolloutChanged(rollout=after) if unchanged else None
 
 
-def _compared(place: Place, rollout: Rollout) -> Compared | None:
-    try:
-        return place.telemetry.compared(rollout.endpoint, rollout.version)
-    except EndpointError:
-        return None
-
-
-def _stable_ready(endpoint: Endpoint, rollout: Rollout) -> bool:
-    try:
-        return rollout.stable is None or endpoint.ready(rollout.stable)
-    except EndpointError as error:
-        logger().warning("stable cannot serve: %s", error)
-        return False
-
-
-def _fallback(rollout: Rollout) -> str | None:
-    """Who answers what the other version fails to: stable, as long as it is there."""
-    return rollout.stable if rollout.stable in desired_versions(rollout) else None
+def _pause_s(rollout: Rollout, now: datetime) -> float:
+    return IDLE_S if finished(rollout) else next_look_s(rollout, now)

@@ -12,28 +12,25 @@ from collections.abc import Coroutine
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 
-from policy.config import Config
 from policy.rollout.record import Phase, Rollout, desired_weights
-from tasks import once
-from tasks.rollout.controller import logger
+from tasks.logs import logger
 
 TOLD = {
     Phase.PENDING: "rollout started",
     Phase.AWAITING_APPROVAL: "waiting for approval",
     Phase.DONE: "promoted",
-    Phase.ROLLED_BACK: "taken back",
+    Phase.ROLLED_BACK: "rolled back",
 }
 
 
-@once
-def notify(config: Config, rollout: Rollout, file: str) -> int:
-    """Send one message about the rollout by every configured block; how many were sent.
+def send(slug: str, rollout: Rollout, file: str) -> bool:
+    """Send one message about the rollout by one notification block; whether it was sent.
 
     Args:
         file: the configuration's, for those who answer in a terminal.
     """
     subject, body = message(rollout, file)
-    return sum(_sent(slug, subject, body) for slug in config.notifications.blocks)
+    return _sent(slug, subject, body)
 
 
 def message(rollout: Rollout, file: str) -> tuple[str, str]:
@@ -44,10 +41,11 @@ def message(rollout: Rollout, file: str) -> tuple[str, str]:
     lines = [
         f"{rollout.version} on {rollout.endpoint}: {what}",
         f"reason: {rollout.reason}",
-        f"it has {share} %; before it: {rollout.stable or 'nothing'}; by {rollout.by}",
+        f"it has {share} %; the version before: {rollout.stable or 'none'}",
+        f"asked for by {rollout.by}",
     ]
     if rollout.phase is Phase.AWAITING_APPROVAL:
-        lines.append(f"answer on the page of the run, or: {approve_command(rollout, file)}")
+        lines.append(f"answer on the run's page, or with: {approve_command(rollout, file)}")
     return subject, "\n".join(lines)
 
 
@@ -66,6 +64,6 @@ def _sent(slug: str, subject: str, body: str) -> bool:
         if isinstance(sent, Coroutine):  # a kind without a form for callers that are not async
             asyncio.run(sent)
     except Exception as error:  # every kind of block fails in its own way; none may matter
-        logger().warning("not told by %s: %r: %s", slug, error, subject)
+        logger().warning("%s was not told (%s): %r", slug, subject, error)
         return False
     return True

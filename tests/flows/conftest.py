@@ -1,26 +1,41 @@
-"""A Prefect server for the session, and a place of fakes: each is a protocol in a few lines."""
+"""A Prefect server for the session, and worlds: the place `memory` with fakes of programs.
+
+`world` has a clock that nobody waits for; `live` has the real one, for what people do.
+"""
 
 import json
-from collections import Counter
+import tempfile
+import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import pandas as pd
 import pytest
+import yaml
 
-from deployments import Place, Reply, ledger
+from deployments import command, ledger
 from deployments.releases import folder as releases
-from deployments.releases.keys import signing_key, trusted
+from deployments.releases.keys import VARIABLE, signing_key, trusted
+from deployments.releases.signing import new_key
 from deployments.store import open_store
 from policy.config import load_config
-from policy.counts import LATENCY_EDGES_S, Counts, Labelled
-from policy.errors import EndpointError, JobFailed
-from policy.ledger import Registered, RolloutChanged
-from policy.rollout.record import Phase, start
+from policy.errors import JobFailed, ReleaseError
+from policy.records import Registered
+from policy.rollout.plans import plan_for
+from policy.rollout.requests import Request
+from tasks import places
+from tasks.rollout.controller import drive
+from tests.places.buckets import BUCKET, s3
+from tests.places.memory import MemoryCloud, Settings
+from tests.policy.worlds import Behaviour
 
 LOCAL = Path(__file__).parents[2] / "deployments/local.yaml"
-NOW = datetime(2026, 11, 22, tzinfo=UTC)
-TASKS = ("training", "release", "rollout", "approval", "report", "reproduction")
+BROKEN = Behaviour(errors=0.5)
+OWN_KEY = new_key()
+SLOW = {"deploy_s": 30, "order_s": 2, "metrics_late_s": 5, "per_s": 20}
+QUICK = {"deploy_s": 0.05, "order_s": 0, "metrics_late_s": 0, "per_s": 400}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,141 +53,144 @@ def prefect_server():
 class FakeJobs:
     """Writes what each program would; `accuracy` is that of the next model."""
 
-    def __init__(self):
+    def __init__(self, store, fingerprint):
+        self.store, self.fingerprint = store, fingerprint
         self.accuracy, self.ran, self.fail, self.fail_for = 0.95, [], "", "nothing"
 
-    def run(self, program, config, inputs, output, *, on_progress=lambda r: None):
-        self.ran.append(program)
-        if program == self.fail:
-            raise JobFailed(f"{program} ended with exit code 2", exit_code=2)
-        if self.fail_for in json.dumps(config):
-            raise JobFailed(f"{program} cannot train {self.fail_for}", exit_code=1)
-        output.mkdir(parents=True, exist_ok=True)
-        on_progress({"phase": program, "done": 1, "of": 1})
-        if program == "model.train":
-            fingerprint = config.get("fingerprint", "sha256:x")
-            packages = {"packages": {}, "data_fingerprint": fingerprint}
-            (output / "weights.safetensors").write_text(f"{config['seed']} {self.accuracy}")
+    def run(self, job, on_progress):
+        self.ran.append(job.program)
+        if job.program == self.fail:
+            raise JobFailed(f"{job.program} ended with exit code 2", exit_code=2)
+        if self.fail_for in json.dumps(job.config):
+            raise JobFailed(f"{job.program} cannot train {self.fail_for}", exit_code=1)
+        on_progress({"phase": job.program, "done": 1, "of": 1})
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder)
+            (output / "done").write_text(job.key)
+            self.write(job, output)
+            self.store.upload(output, job.output)
+
+    def cancel(self, key):
+        pass
+
+    def write(self, job, output):
+        if job.program == "model.train":
+            packages = {"packages": {}, "data_fingerprint": self.fingerprint}
+            weights = f"{job.config['seed']} {self.accuracy}"
+            (output / "weights.safetensors").write_text(weights)
             (output / "curves.csv").write_text("step,split,loss,accuracy\n1,train,1.0,0.5\n")
             (output / "training.json").write_text(json.dumps(packages))
-        if program == "model.evaluate":
-            self._scores(output)
+        if job.program == "model.evaluate":
+            self.score(output)
 
-    def _scores(self, output):
+    def score(self, output):
         right = [1.0] * round(1000 * self.accuracy) + [0.0] * round(1000 * (1 - self.accuracy))
         ids = [str(n) for n in range(1000)]
         frame = pd.DataFrame({"question_id": ids, "correct": right})
         frame.to_parquet(output / "predictions.parquet")
-        line = json.dumps({"instance": {"q": 1}, "answer": "red", "family": "all"})
-        (output / "requests.jsonl").write_text(f"{line}\n" * 30)
+        (output / "requests.jsonl").write_text(REQUESTS)
         score = {"questions": 1000, "accuracy": self.accuracy}
-        scores = {**score, "data_fingerprint": "sha256:x", "families": {"all": score}}
+        scores = {**score, "data_fingerprint": self.fingerprint, "families": {"all": score}}
         (output / "scores.json").write_text(json.dumps(scores))
 
 
-class FakeEndpoint:
-    """Serves in memory; every look at the counters answers 100 more requests by weight."""
-
-    def __init__(self, name):
-        self.name, self.split, self.servers, self.seen = name, {}, {}, []
-        self.broken, self.counts, self.die_at = set(), Counter(), None
-
-    def deploy(self, release):
-        self.servers.setdefault(release.version, release.digest)
-
-    def deployed(self):
-        return list(self.servers)
-
-    def ready(self, version):
-        if f"{version} never ready" in self.broken:
-            raise EndpointError(f"{version} gave up")
-        return version in self.servers
-
-    def weights(self):
-        return dict(self.split)
-
-    def mirrored(self):
-        return {}
-
-    def set_weights(self, percent, fallback=None):
-        assert fallback is None or fallback in self.servers
-        assert sum(percent.values()) == (100 if percent else 0)
-        assert set(percent) <= set(self.servers), "weight on a version that is not there"
-        if self.die_at in percent.values():
-            self.die_at = None
-            raise KeyboardInterrupt("the controller is killed here")
-        self.split = dict(percent)
-        self.seen.append(dict(percent))
-
-    def send(self, version, instances, timeout_s=10):
-        return Reply(200, version or "", ({"answer": "red"},), 0.01)
-
-    def undeploy(self, version):
-        assert not self.split.get(version), "undeployed while it has weight"
-        self.servers.pop(version, None)
-
-    def read(self, version):
-        for name, weight in self.split.items():
-            self.counts[name] += weight
-        seen = self.counts[version]
-        wrong = seen // 2 if version in self.broken else 0
-        return seen, wrong
+REQUESTS = json.dumps({"instance": {"q": 1}, "answer": "red", "family": "all"}) + "\n"
+REQUESTS *= 30
 
 
-class FakeTelemetry:
-    def __init__(self, endpoints):
-        self.endpoints = endpoints
+class LiveCloud(MemoryCloud):
+    """The cloud by the clock on the wall."""
 
-    def counts(self, endpoint, version):
-        seen, wrong = self.endpoints[endpoint].read(version)
-        latency = (0, 0, 0, seen, *[0] * (len(LATENCY_EDGES_S) - 3))
-        return Counts(requests=seen, errors=wrong, latency=latency)
+    def now(self):
+        return datetime.now(UTC)
 
-    def labels(self, endpoint, version):
-        seen, wrong = self.endpoints[endpoint].read(version)
-        return Labelled(labels=seen, correct=seen - wrong)
+
+class LiveClock:
+    def __init__(self, cloud):
+        self.cloud, self.last = cloud, time.monotonic()
+
+    def now(self):
+        return datetime.now(UTC)
+
+    def sleep(self, seconds):
+        time.sleep(max(seconds, 0.02))
+        self.cloud.pass_time(time.monotonic() - self.last)
+        self.last = time.monotonic()
 
 
 class World:
-    """One place of fakes with its configuration, and the flows' way to it."""
+    """One place with its configuration, and the flows' way to it."""
 
-    def __init__(self, folder, monkeypatch):
-        self.path = folder / "local.yaml"
-        self.jobs = FakeJobs()
-        self.endpoints = {name: FakeEndpoint(name) for name in ("staging", "production")}
-        text = LOCAL.read_text().replace("root: .arr-coc", f"root: {folder / 'root'}")
-        for slow, quick in (
-            ("bake_s: 7", "bake_s: 0.3"),
-            ("look_s: 0.5", "look_s: 0.05"),
-            ("replay_per_s: 20", "replay_per_s: 0"),
-            ("block_requests: 5", "block_requests: 100000"),
-            ("  s: 5", "  s: 0"),
-        ):
-            assert slow in text
-            text = text.replace(slow, quick)
-        self.path.write_text(text)
+    def __init__(self, folder, monkeypatch, root=None, *, live=False, **settings):
+        self.root, self.path = folder / "root", folder / "local.yaml"
+        can = frozenset({"pin", "fallback", "empty", "mirror"})
+        chosen = Settings(**{**(QUICK if live else SLOW), "can": can, **settings})
+        self.cloud = (LiveCloud if live else MemoryCloud)(chosen, verify=self.verify)
+        self.record = yaml.safe_load(LOCAL.read_text())
+        self.record |= {"root": str(root or self.root), "scratch": str(folder / "scratch")}
+        plan = {"replay_per_s": 0, "little_traffic": "wait", "analyses": []}
+        plan |= {"bake_s": 0.3, "look_s": 0.05} if live else {"bake_s": 20, "look_s": 2}
+        if root is not None:
+            monkeypatch.setenv(VARIABLE, OWN_KEY.pem.decode())
+            public = OWN_KEY.public.pem.decode()
+            self.record["signing"] = {"private_key": "environment", "trusted": [public]}
+        self.configure(rollout=plan, watch={"s": 0, "requests_min": 0})
+        self.store = open_store(self.config.root, Path(self.config.scratch))
+        self.jobs = FakeJobs(self.store, self.config.dataset.version)
+        self.place = self.connect(folder / "scratch", live)
+        monkeypatch.setattr(places, "_PLACES", {})
+        monkeypatch.setattr(places, "connect", lambda _config: self.place)
+
+    def connect(self, scratch, live):
+        scratch.mkdir(exist_ok=True)
+        place = replace(self.cloud.place(scratch), store=self.store, jobs=self.jobs)
+        return replace(place, clock=LiveClock(self.cloud)) if live else place
+
+    def configure(self, rollout=None, **sections):
+        """Change settings of the rollout, or of sections inside it."""
+        self.record["rollout"] |= rollout or {}
+        for name, values in sections.items():
+            self.record["rollout"][name] |= values
+        self.write()
+
+    def write(self):
+        self.path.write_text(yaml.safe_dump(self.record, sort_keys=False))
         self.config = load_config(self.path)
-        self.root = folder / "root"
-        self.store = open_store(self.config.root)
-        telemetry = FakeTelemetry(self.endpoints)
-        place = Place(self.jobs, self.store, telemetry, self.endpoints)
-        for module in TASKS:
-            monkeypatch.setattr(f"tasks.{module}.connect", lambda _config: place)
+
+    def verify(self, release):
+        """What every real place does before it serves a release."""
+        scratch = Path(self.config.scratch) / "serving"
+        try:
+            releases.fetch(self.store, release, scratch, trusted(self.config))
+        except ReleaseError as error:
+            return str(error)
+        return ""
 
     @property
     def production(self):
-        return self.endpoints["production"]
+        return self.cloud.endpoints["production"]
 
     @property
     def ledger(self):
         return ledger.read(self.store)
 
+    def events(self):
+        return [record.event for record in ledger.records(self.store)]
+
+    def rollouts(self, version):
+        """The successive records of the rollouts of `version`."""
+        found = (getattr(event, "rollout", None) for event in self.events())
+        return [rollout for rollout in found if rollout and rollout.version == version]
+
+    def break_version(self, version, behaviour=BROKEN):
+        self.cloud.behaviours[version] = behaviour
+        return version
+
     def register(self, version):
         """Enter a version past training and gate, with a signed release of its own."""
         folder = self.root / "made" / version
         folder.mkdir(parents=True)
-        line = json.dumps({"instance": {"q": 1}, "answer": "red", "family": "all"})
-        (folder / "requests.jsonl").write_text(f"{line}\n" * 30)
+        self.jobs.score(folder)
         (folder / "lineage.json").write_text(json.dumps({"version": version}))
         digest = releases.seal(folder, signing_key(self.config))
         releases.publish(self.store, folder, digest, trusted(self.config))
@@ -182,16 +200,37 @@ class World:
         ledger.append(self.store, lambda _state: event, by="a test")
         return version
 
+    def ask(self, kind, version="", by="a test", why="why", id="", endpoint="production"):
+        """Make a request as anybody does; returns its answer."""
+        request = Request(
+            id=id or f"{kind}-{version}-{self.ledger.number}", kind=kind, endpoint=endpoint,
+            by=by, why=why, version=version, plan=plan_for(self.config, endpoint),
+        )  # fmt: skip
+        return command.make(self.place, request)
+
     def serve(self, version):
         """Register a version and make it stable in production, without any flow."""
-        before = self.ledger.endpoint("production").stable
         self.register(version)
-        new = start("r", "production", version, before, self.config.rollout, "a test", NOW)
-        done = RolloutChanged(rollout=new.model_copy(update={"phase": Phase.DONE}))
-        ledger.append(self.store, lambda _state: done, by="a test")
-        digest = self.ledger.version(version).registered.digest
-        self.production.servers, self.production.split = {version: digest}, {version: 100}
+        self.roll(version)
         return version
+
+    def roll(self, version, until=None):
+        """Drive a rollout without Prefect, to its end or until it is in a phase."""
+        id = self.ask("rollout", version).request.id
+
+        def reached(state):
+            rollout = state.endpoint("production").rollout
+            return state.requests[id].decided or (until and rollout.phase == until)
+
+        return drive(self.place, "production", reached, by="a test").requests[id]
+
+
+@pytest.fixture
+def bucket_root(monkeypatch):
+    """A root of its own in a bucket, behind the wire of S3."""
+    for name, value in s3().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid4().hex}"
 
 
 @pytest.fixture
@@ -200,11 +239,5 @@ def world(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def make_world(monkeypatch):
-    """More worlds than one; the flows reach the one made last."""
-
-    def make(folder):
-        folder.mkdir()
-        return World(folder, monkeypatch)
-
-    return make
+def live(tmp_path, monkeypatch):
+    return World(tmp_path, monkeypatch, live=True)

@@ -29,9 +29,9 @@ def driven(canary, stable="v1", **plan):
     ("canary", "stable", "end"),
     [
         pytest.param(Behaviour(), "v1", ": promoted", id="good"),
-        pytest.param(Behaviour(errors=0.3), "v1", "**taken back**", id="errors"),
+        pytest.param(Behaviour(errors=0.3), "v1", "**rolled back**", id="errors"),
         pytest.param(
-            Behaviour(latency_s=20.0), "v1", "**taken back**", id="past the last bucket"
+            Behaviour(latency_s=20.0), "v1", "**rolled back**", id="past the last bucket"
         ),
         pytest.param(Behaviour(), None, ": promoted", id="a first version"),
     ],
@@ -50,7 +50,7 @@ def test_a_rollout_that_met_no_traffic_has_no_picture():
     assert "data:image" not in report(records)
 
 
-def test_evidence_past_its_line_is_what_takes_a_version_back():
+def test_evidence_past_its_line_is_what_rolls_a_version_back():
     records = driven(
         Behaviour(errors=0.1), limits__error_rate_max=1.0, judge__promotion="within-limits"
     )

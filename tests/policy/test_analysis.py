@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from policy.condition import check, holds
 from policy.counts import Sample
-from policy.evidence.analysis import Outcome, Run, evaluate, measure, results, stop
+from policy.evidence.analysis import Measurements, Outcome, evaluate, measure, results, stop
 from policy.rollout.machine import Phase, advance, approve, resume
 from tests.policy.worlds import (
     ACCURATE,
@@ -162,15 +162,15 @@ OK, NO, UNSURE, LOST = 0.95, 0.3, 0.7, None  # accuracies, for ACCURATE's two co
     ],
 )
 def test_an_analysis_has_argos_end(accuracies, limits, outcome):
-    metric, measured = ACCURATE.model_copy(update=limits), Run(name="accurate")
+    metric, measured = ACCURATE.model_copy(update=limits), Measurements(name="accurate")
     for accuracy in accuracies:
         measured = measure(measured, metric, {**RESULT, "accuracy": accuracy}, NOW)
     assert measured.outcome is outcome
 
 
 def test_a_stopped_analysis_without_failure_is_successful():
-    assert stop(Run(name="a")).outcome is Outcome.SUCCESSFUL
-    failed = Run(name="a", outcome=Outcome.FAILED)
+    assert stop(Measurements(name="a")).outcome is Outcome.SUCCESSFUL
+    failed = Measurements(name="a", outcome=Outcome.FAILED)
     assert stop(failed) is failed
 
 
@@ -179,6 +179,16 @@ def test_results_of_silence_are_no_data():
     assert silent["requests"] == 0
     assert {silent[name] for name in ("error_rate", "latency_p95_s", "accuracy")} == {None}
     assert silent["stable_requests"] is None
+
+
+def test_a_latency_that_no_answer_tells_is_unknown_and_not_the_fastest():
+    failing = results(sample(30, 30), sample(900))
+    assert (failing["requests"], failing["error_rate"]) == (30, 1.0)
+    assert failing["latency_p95_s"] is None
+    fast = analysis("result.latency_p95_s < 1")
+    outcome, message = evaluate(fast, failing)
+    assert outcome is Outcome.ERROR
+    assert message.startswith("there is no data for result.latency_p95_s")
 
 
 # --- in a rollout ------------------------------------------------------------------------
@@ -224,9 +234,9 @@ def test_an_inconclusive_analysis_pauses_for_a_person():
     records = run(a_world, rollout)
     paused = next(r for r in records if r.paused)
     assert paused.reason.startswith("paused: analysis accurate Inconclusive: neither")
-    assert records[-1].reason.startswith("paused for 601.0 s > 600 s")
+    assert records[-1].reason.startswith("paused for 601 s, limit 600 s")
     resumed = resume(paused, "ann", "70 % is fine", seconds(90))
-    assert resumed.analyses[0] == Run(name="accurate")
+    assert resumed.analyses[0] == Measurements(name="accurate")
 
 
 def test_an_analysis_without_data_is_an_error_that_takes_the_version_back():
@@ -253,4 +263,4 @@ def test_analyses_rest_in_the_shadow():
     plan = make_plan(analyses=(ACCURATE.model_dump(),), shadow__percent=20)
     ended = run(world(), begin(plan))[-1]
     assert ended.phase is Phase.ROLLED_BACK, "nothing is mirrored in this world"
-    assert "compared answers 0 < 20" in ended.reason
+    assert "0 of 20 answers compared so far" in ended.reason

@@ -5,33 +5,21 @@ import math
 import numpy as np
 import pytest
 
-from policy.config import Benchmark, Dataset, Gates
+from policy.config import Benchmark
 from policy.errors import DataError
-from policy.gates.scores import Score, Scores, compare, judge
-
-GATES = Gates(
-    accuracy_min=0.9,
-    family_accuracy_min=0.8,
-    questions_min=500,
-    non_inferiority_margin=0.02,
-    alpha=0.01,
-    benchmarks=(),
-)
-DATA = Dataset(uri="gqa", format="gqa", version=f"sha256:{'a' * 64}", questions_min=100)
+from policy.gates.decision import Champion, decide_gate
+from policy.gates.significance import Paired, compare, not_worse
+from tests.policy.evaluations import DATA, GATES, PINNED, answers, first, scores
 
 
-def scores(accuracy=0.95, questions=1000, **families):
-    families = families or {"query": 0.95}
-    return Scores(
-        data_fingerprint="sha256:x",
-        questions=questions,
-        accuracy=accuracy,
-        families={name: Score(questions=100, accuracy=a) for name, a in families.items()},
+def against(ours, theirs, gates=GATES):
+    """The decision on a version that gave the answers `ours` where v1 gave `theirs`."""
+    mine, its = (scores(float(np.mean(those)), len(those)) for those in (ours, theirs))
+    easy = gates.model_copy(
+        update={"questions_min": 1, "accuracy_min": 0.0, "family_accuracy_min": 0.0}
     )
-
-
-def answers(n, accuracy, seed=0):
-    return (np.random.default_rng(seed).random(n) < accuracy).astype(float)
+    champion = Champion(scores=its, paired=compare("v1", ours, theirs, gates.alpha))
+    return decide_gate(mine, champion, easy, {}, PINNED)
 
 
 @pytest.mark.parametrize(
@@ -39,47 +27,52 @@ def answers(n, accuracy, seed=0):
     [
         (scores(), None),
         (scores(accuracy=0.9), None),  # the limit itself is reached
-        (scores(accuracy=0.8999), "accuracy 0.8999 < 0.9"),
-        (scores(accuracy=math.nan), "accuracy nan < 0.9"),
-        (scores(questions=499), "questions 499 < 500"),
-        (scores(query=0.95, flash=0.79), "accuracy of flash 0.79 < 0.8"),
-        (scores().model_copy(update={"families": {}}), "no family was scored"),
+        (scores(accuracy=0.8999), "accuracy 89.99 %, at least 90 % needed"),
+        (scores(accuracy=0.899999), "accuracy 89.9999 %, at least 90 % needed"),
+        (scores(questions=499), "499 questions, at least 500 needed"),
+        (
+            scores(0.9, 999, families={"query": 0.95, "shape": 0.96, "flash": 0.79}),
+            "accuracy of flash 79 %, at least 80 % needed",
+        ),
     ],
 )
 def test_the_first_version_must_reach_the_absolute_limits(seen, reason):
-    report = judge(seen, None, GATES, {})
+    report = first(seen)
     assert report.passed is (reason is None)
     if reason:
-        assert reason in report.reasons
+        assert report.reasons == (reason,)
+
+
+# --- against what serves -----------------------------------------------------------------
 
 
 def test_a_far_better_challenger_wins():
-    paired = compare("v1", answers(2000, 0.99), answers(2000, 0.7, seed=1), GATES.alpha)
-    assert judge(scores(), paired, GATES, {}).passed
-    assert paired.low > 0.2
+    report = against(answers(2000, 0.99), answers(2000, 0.7, seed=1))
+    assert report.passed
+    assert report.paired.low > 0.2
 
 
 def test_an_identical_challenger_is_not_worse_and_its_interval_has_a_width():
     same = answers(1000, 0.95)
-    paired = compare("v1", same, same, GATES.alpha)
-    assert paired.difference == 0
-    assert -0.01 < paired.low < 0 < paired.high
-    assert judge(scores(), paired, GATES, {}).passed
+    report = against(same, same)
+    assert report.passed
+    assert report.paired.difference == 0
+    assert -0.01 < report.paired.low < 0 < report.paired.high
+    assert report.reasons[-1].startswith("not worse than v1: difference +0.00 points (-0.")
+    assert report.reasons[-1].endswith("at most 2 worse allowed, 1000 questions")
 
 
 def test_a_clearly_worse_challenger_is_called_worse():
-    paired = compare("v1", answers(5000, 0.9), answers(5000, 0.97, seed=1), GATES.alpha)
-    report = judge(scores(), paired, GATES, {})
+    report = against(answers(5000, 0.9), answers(5000, 0.97, seed=1))
     assert not report.passed
     assert report.reasons[0].startswith("worse than v1")
 
 
 def test_too_few_questions_are_inconclusive_and_do_not_pass():
-    paired = compare("v1", answers(60, 0.9), answers(60, 0.9, seed=1), GATES.alpha)
-    report = judge(scores(), paired, GATES, {})
+    report = against(answers(60, 0.9), answers(60, 0.9, seed=1))
     assert not report.passed
     assert "inconclusive against v1" in report.reasons[0]
-    assert "at 60 questions" in report.reasons[0]
+    assert report.reasons[0].endswith("60 questions; more questions would tell")
 
 
 def test_a_challenger_worse_by_the_margin_passes_at_most_alpha_of_the_time():
@@ -91,7 +84,7 @@ def test_a_challenger_worse_by_the_margin_passes_at_most_alpha_of_the_time():
         wins = rng.random(2000) < 0.17
         ours = np.where(theirs, ~flips, wins)
         paired = compare("v1", ours.astype(float), theirs.astype(float), GATES.alpha)
-        passed += paired.low > -GATES.non_inferiority_margin
+        passed += not_worse(paired, GATES.non_inferiority_margin)[0]
     assert passed / 1000 < 2 * GATES.alpha
 
 
@@ -101,24 +94,53 @@ def test_other_questions_cannot_be_compared(n):
         compare("v1", [1.0] * n[0], [1.0] * n[1], 0.01)
 
 
+@pytest.mark.parametrize("odd_one", [math.nan, math.inf, 60.0, -1.0])
+def test_answers_whose_correctness_is_no_fraction_cannot_be_compared(odd_one):
+    good = [1.0, 0.0, 1.0]
+    with pytest.raises(DataError, match="1 answers of v1 have no correctness, the first is"):
+        compare("v1", good, [1.0, odd_one, 0.0], 0.01)
+    with pytest.raises(DataError, match="1 answers of the new version"):
+        compare("v1", [1.0, odd_one, 0.0], good, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"questions": 60},
+            "compared with v1 on 60 questions, but the new version was scored on",
+        ),
+        ({"difference": 0.3}, "at a difference of +30 points, but the scores differ by +0"),
+        ({"difference": math.nan}, "at a difference of +nan points"),
+        ({"low": math.nan}, "inconclusive against v1"),
+    ],
+)
+def test_a_comparison_of_other_answers_than_were_scored_does_not_pass(changes, reason):
+    paired = Paired(champion="v1", questions=1000, difference=0.0, low=-0.01, high=0.01)
+    champion = Champion(scores=scores(), paired=paired.model_copy(update=changes))
+    report = decide_gate(scores(), champion, GATES, {}, PINNED)
+    assert not report.passed
+    assert reason in report.reasons[0]
+
+
+# --- benchmarks --------------------------------------------------------------------------
+
+
 def on_gqa(accuracy=0.7, questions=100, fingerprint=DATA.version):
-    seen = {"data_fingerprint": fingerprint, "accuracy": accuracy, "questions": questions}
-    return {"gqa": scores().model_copy(update=seen)}
+    return {"gqa": scores(accuracy, questions, fingerprint)}
 
 
 @pytest.mark.parametrize(
     ("limit", "seen", "passed", "reason"),
     [
-        (0.65, on_gqa(0.6501), True, "accuracy on gqa 0.6501 > 0.65"),
-        (0.65, on_gqa(0.65), False, "accuracy on gqa 0.65 <= 0.65"),  # more, not as much
-        (0.65, on_gqa(math.nan), False, "accuracy on gqa nan <= 0.65"),
-        (0.0, on_gqa(0.0), False, "accuracy on gqa 0 <= 0.0"),
-        ("reported", on_gqa(0.0), True, "accuracy on gqa 0 (reported)"),
-        ("reported", on_gqa(math.nan), False, "accuracy on gqa nan (reported)"),
+        (0.65, on_gqa(0.6501), True, "accuracy on gqa 65.01 %, more than 65 % needed"),
+        (0.65, on_gqa(0.65), False, "accuracy on gqa 65 %, more than 65 % needed"),
+        (0.0, on_gqa(0.0), False, "accuracy on gqa 0 %, more than 0 % needed"),
+        ("reported", on_gqa(0.0), True, "accuracy on gqa 0 % (reported only)"),
         ("reported", {}, False, "gqa was not scored"),
         (0.65, {}, False, "gqa was not scored"),
         (0.65, {"vqav2": scores()}, False, "gqa was not scored"),
-        (0.65, on_gqa(questions=99), False, "gqa questions 99 < 100"),
+        (0.65, on_gqa(questions=99), False, "gqa has 99 questions, at least 100 needed"),
         (
             0.65,
             on_gqa(fingerprint="sha256:x"),
@@ -131,6 +153,7 @@ def test_a_benchmark_is_passed_by_more_than_its_limit_on_its_own_data(
     limit, seen, passed, reason
 ):
     wanted = Benchmark(name="gqa", dataset=DATA, accuracy_above=limit)
-    report = judge(scores(), None, GATES.model_copy(update={"benchmarks": (wanted,)}), seen)
+    gates = GATES.model_copy(update={"benchmarks": (wanted,)})
+    report = decide_gate(scores(), None, gates, seen, PINNED)
     assert report.passed is passed
     assert report.checks[-1].reason.startswith(reason)

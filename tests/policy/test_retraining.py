@@ -43,3 +43,6 @@ def test_a_person_is_never_refused():
 def test_the_refusal_says_when_the_next_one_is_possible():
     with pytest.raises(Refused, match="none before 2026-11-22 12:30 UTC"):
         permit("event", ago(0.5), LIMITS, NOW)
+    a_second_later = NOW + timedelta(seconds=1)
+    with pytest.raises(Refused, match="none before 2026-11-22 12:31 UTC"):
+        permit("event", [a_second_later - timedelta(hours=0.5)], LIMITS, a_second_later)

@@ -5,10 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from policy.config import Analysis, Deadlines, Judge, Limits, Shadow, Watch
-from policy.config import Rollout as Plan
 from policy.counts import LATENCY_EDGES_S, Counts, Labelled, Sample
 from policy.rollout.machine import Phase, Rollout, Seen, Smoke, advance, finished, start
+from policy.rollout.plans import Analysis, Deadlines, Judge, Limits, Plan, Shadow, Watch
 from policy.rollout.record import desired_versions, desired_weights
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -31,10 +30,12 @@ def make_plan(**changes) -> Plan:
         strategy="canary",
         weights=(10, 50, 100),
         bake_s=10,
+        bake_requests=0,
         look_s=1,
         approval=False,
         smoke_requests=5,
-        replay_per_s=0,
+        replay_per_s=20,
+        little_traffic="replay",
         limits=Limits(
             requests_min=20,
             error_rate_max=0.05,
@@ -72,16 +73,19 @@ def make_plan(**changes) -> Plan:
             promoting_s=15,
             paused_s=600,
             unready_s=8,
+            quiet_s=600,
+            watch_s=30,
         ),
     )
-    tree = plan.model_dump()
+    return Plan.model_validate(changed(plan.model_dump(), **changes))
+
+
+def changed(tree: dict, **changes) -> dict:
+    """The settings with other values; `section__key` changes one of a section."""
     for name, value in changes.items():
-        section, _, key = name.partition("__")
-        if key:
-            tree[section][key] = value
-        else:
-            tree[section] = value
-    return Plan.model_validate(tree)
+        section, _, key = name.rpartition("__")
+        (tree[section] if section else tree)[key] = value
+    return tree
 
 
 def seconds(number: float) -> datetime:
@@ -89,14 +93,20 @@ def seconds(number: float) -> datetime:
 
 
 def sample(
-    requests: int, errors: int = 0, latency_s: float = 0.03, labels: int = 0, wrong: int = 0
+    requests: int,
+    errors: int = 0,
+    latency_s: float = 0.03,
+    labels: int = 0,
+    wrong: int = 0,
+    epoch: str = "",
 ) -> Sample:
-    """All answers in the bucket that holds `latency_s`."""
+    """All answers in the bucket that holds `latency_s`; requests that failed have none."""
     latency = [0] * (len(LATENCY_EDGES_S) + 1)
-    latency[int(np.searchsorted(LATENCY_EDGES_S, latency_s))] = requests
+    latency[int(np.searchsorted(LATENCY_EDGES_S, latency_s))] = requests - errors
     return Sample(
         counts=Counts(requests=requests, errors=errors, latency=tuple(latency)),
         labelled=Labelled(labels=labels, correct=labels - wrong),
+        epoch=epoch,
     )
 
 
@@ -111,18 +121,23 @@ class Behaviour:
 
 @dataclass
 class World:
-    """An endpoint `obey`s a rollout; requests come at `per_s` and are split by the weights."""
+    """An endpoint `obey`s a rollout; requests come at `per_s` and are split by the weights.
+
+    Its metrics are `late_s` behind. Requests that fail have no latency.
+    """
 
     behaviours: dict[str, Behaviour]
     weights: dict[str, int]
     per_s: float = 50.0
     seed: int = 0
+    late_s: float = 0.0
     at_s: float = 0.0
     servers: set[str] = field(default_factory=set)
     samples: dict[str, Sample] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
+        self.counted = [(self.at_s, dict(self.samples))]
         self.servers |= set(self.weights)
 
     def obey(self, rollout: Rollout) -> None:
@@ -138,43 +153,62 @@ class World:
         split = self.random.multinomial(asked, shares) if shares else []
         for version, requests in zip(self.weights, split, strict=True):
             self._answer(version, int(requests))
+        self.counted.append((self.at_s, dict(self.samples)))
 
     def look(self, rollout: Rollout, **changes) -> Seen:
         asked = rollout.plan.smoke_requests
         smoke = Smoke(requests=asked, wrong=0) if rollout.phase is Phase.SMOKE else None
+        until_s, samples = self._complete()
         seen = Seen(
             at=seconds(self.at_s),
+            counted_until=seconds(until_s) if self.late_s else None,
             ready=rollout.version in self.servers,
             smoke=smoke,
             weights=self.weights,
-            canary=self.samples.get(rollout.version, Sample()),
-            stable=None if rollout.stable is None else self._sample(rollout.stable),
+            canary=samples.get(rollout.version, Sample()),
+            stable=samples.get(rollout.stable, Sample()) if rollout.stable else None,
         )
         return seen.model_copy(update=changes)
+
+    def _complete(self) -> tuple[float, dict[str, Sample]]:
+        """The newest counters that are complete, and until when they are."""
+        while len(self.counted) > 1 and self.counted[1][0] <= self.at_s - self.late_s:
+            del self.counted[0]
+        return self.counted[0]
 
     def _sample(self, version: str) -> Sample:
         return self.samples.get(version, Sample())
 
     def _answer(self, version: str, requests: int) -> None:
         behaviour, before = self.behaviours[version], self._sample(version)
-        latencies = behaviour.latency_s * self.random.lognormal(0, 0.3, requests)
+        errors = int(self.random.binomial(requests, behaviour.errors))
+        answers = requests - errors
+        latencies = behaviour.latency_s * self.random.lognormal(0, 0.3, answers)
         buckets = np.searchsorted(LATENCY_EDGES_S, latencies)
         latency = np.bincount(buckets, minlength=len(LATENCY_EDGES_S) + 1)
-        errors = int(self.random.binomial(requests, behaviour.errors))
-        labels = requests - errors
-        correct = labels - int(self.random.binomial(labels, behaviour.wrong))
-        total = latency + np.array(before.counts.latency)
-        self.samples[version] = Sample(
-            counts=Counts(
-                requests=before.counts.requests + requests,
-                errors=before.counts.errors + errors,
-                latency=tuple(total.tolist()),
-            ),
-            labelled=Labelled(
-                labels=before.labelled.labels + labels,
-                correct=before.labelled.correct + correct,
-            ),
+        wrong = int(self.random.binomial(answers, behaviour.wrong))
+        more = Sample(
+            counts=Counts(requests=requests, errors=errors, latency=tuple(latency.tolist())),
+            labelled=Labelled(labels=answers, correct=answers - wrong),
         )
+        self.samples[version] = plus(before, more)
+
+
+def plus(before: Sample, more: Sample) -> Sample:
+    """Counters after more has been counted, in the life that `before` is in."""
+    latency = zip(before.counts.latency, more.counts.latency, strict=True)
+    return Sample(
+        counts=Counts(
+            requests=before.counts.requests + more.counts.requests,
+            errors=before.counts.errors + more.counts.errors,
+            latency=tuple(a + b for a, b in latency),
+        ),
+        labelled=Labelled(
+            labels=before.labelled.labels + more.labelled.labels,
+            correct=before.labelled.correct + more.labelled.correct,
+        ),
+        epoch=before.epoch,
+    )
 
 
 def run(

@@ -1,0 +1,77 @@
+"""What a run shows to people while it drives: messages, reports and the approval form.
+
+All of it happens in a thread of its own, which may fail or hang without touching the rollout.
+What was not told when a run ends, or dies, the reconciler tells.
+"""
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prefect.runtime import flow_run
+
+from deployments import Place
+from policy.config import Config
+from policy.ledger import Ledger
+from policy.rollout.requests import Request
+from tasks.logs import logger
+from tasks.rollout.approval import ApprovalForm
+from tasks.rollout.telling import tell
+
+EVERY_S = 1.0
+_LAST_WORDS_S = 20.0
+
+
+@contextmanager
+def people_told(
+    config: Config, place: Place, request: Request, file: str
+) -> Iterator[Callable[[Ledger], None]]:
+    """Give a function that takes the state after each look; never blocks, never raises."""
+    latest: list[Ledger] = []
+    changed, stop = threading.Event(), threading.Event()
+
+    def between(state: Ledger) -> None:
+        latest[:] = [state]
+        changed.set()
+
+    def work() -> None:
+        form = ApprovalForm(place, request, file) if flow_run.id else None
+        while not stop.is_set():
+            changed.wait(EVERY_S)
+            changed.clear()
+            if latest:
+                _show(config, place, latest[0], form, file)
+            stop.wait(EVERY_S)
+        if form is not None:
+            form.withdraw()
+        _tell(config, place, file)  # the end, which no look after it could show
+
+    # A thread has no context of its own; Prefect finds the run that it belongs to there.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
+    thread.start()
+    try:
+        yield between
+    finally:
+        stop.set()
+        changed.set()
+        thread.join(_LAST_WORDS_S)
+
+
+def _show(
+    config: Config, place: Place, state: Ledger, form: ApprovalForm | None, file: str
+) -> None:
+    try:
+        if form is not None:
+            form.update(state)
+    except Exception as error:  # whatever it is, the rollout does not depend on it
+        logger().warning("not shown to people now, tried again later: %r", error)
+    if state.untold:
+        _tell(config, place, file)
+
+
+def _tell(config: Config, place: Place, file: str) -> None:
+    try:
+        tell(config, place, file)
+    except Exception as error:  # the same
+        logger().warning("not told to people now, tried again later: %r", error)
