@@ -25,7 +25,7 @@ help:  ## list the targets
 demo: $(STAMP)  ## the whole loop in minutes: train, gate, release, roll out, take back
 	@$(BIN)/python -m flows.terminal.demo $(CONFIG)
 
-up: $(STAMP)  ## start the stack: Prefect server and worker, staging, production
+up: $(STAMP)  ## start or repair the stack: Prefect, the reconciler, the endpoints
 	@$(BIN)/python -m deployments.local up $(CONFIG)
 
 down: $(STAMP)  ## stop the stack; data, releases and the ledger stay

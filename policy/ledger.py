@@ -200,8 +200,8 @@ class _Fold:
             head=self._head,
             versions=self._versions,
             endpoints=self._endpoints,
-            retrainings=_newest(self._retrainings, _STARTS_KEPT),
-            requests=_pruned(self._requests),
+            retrainings=self._retrainings,
+            requests=self._requests,
             untold=tuple(self._untold.values()),
             snapshot=self._snapshot,
         )
@@ -227,13 +227,14 @@ class _Fold:
             case RolloutChanged(rollout=rollout):
                 self._change(record, rollout)
             case RetrainingStarted(key=inputs):
-                self._retrainings[inputs] = record.at
+                self._start(inputs, record.at)
             case Requested(answer=answer, rollout=rollout):
                 self._request(record, answer)
                 if rollout is not None:
                     self._change(record, rollout)
             case Decided(answer=answer):
                 self._requests[answer.request.id] = answer
+                self._forget_answers()
             case Told(what=what, channel=channel):
                 self._mark(what, channel)
             case Snapshotted(number=number):
@@ -256,6 +257,23 @@ class _Fold:
         if answer.rollout or answer.decided:  # nothing will be started from its plan any more
             update["request"] = answer.request.model_copy(update={"plan": None})
         self._requests[id] = answer.model_copy(update=update)
+        self._forget_answers()
+
+    def _start(self, inputs: str, at: datetime) -> None:
+        self._retrainings.pop(inputs, None)  # so that they stand in the order of their starts
+        self._retrainings[inputs] = at
+        if len(self._retrainings) > _STARTS_KEPT:
+            del self._retrainings[next(iter(self._retrainings))]
+
+    def _forget_answers(self) -> None:
+        """Keep all requests that wait and the newest that are decided.
+
+        At once, and not when the state is made: however many records are folded in one go, it
+        must be the same state.
+        """
+        decided = [id for id, answer in self._requests.items() if answer.decided]
+        for id in decided[:-_ANSWERS_KEPT]:
+            del self._requests[id]
 
     def _change(self, record: Record, rollout: Rollout) -> None:
         before = self._endpoints.get(rollout.endpoint, _NOTHING_YET)
@@ -283,6 +301,7 @@ class _Fold:
             for id, answer in self._requests.items():
                 if answer.rollout == rollout.id and not answer.decided:
                     self._requests[id] = settle(answer, rollout)
+            self._forget_answers()
 
     def _mark(self, what: str, channel: str) -> None:
         untold = self._untold.get(what)
@@ -327,17 +346,3 @@ def _totals(before: EndpointState, rollout: Rollout, *, same: bool) -> Totals:
 
 def _plus_one(counts: Mapping[str, int], name: str) -> Mapping[str, int]:
     return {**counts, str(name): counts.get(str(name), 0) + 1}
-
-
-def _pruned(requests: Mapping[str, Answer]) -> dict[str, Answer]:
-    """All that wait, and the newest of the decided ones."""
-    decided = [id for id, answer in requests.items() if answer.decided]
-    old = frozenset(decided[:-_ANSWERS_KEPT])
-    return {id: answer for id, answer in requests.items() if id not in old}
-
-
-def _newest(starts: Mapping[str, datetime], kept: int) -> dict[str, datetime]:
-    """Without the oldest, once there are more than `kept`."""
-    if len(starts) <= kept:
-        return dict(starts)
-    return dict(sorted(starts.items(), key=lambda start: start[1])[-kept:])

@@ -22,7 +22,7 @@ from deployments.local.envoy.configuration import Guard, Split
 from deployments.local.envoy.plane import DataPlane
 from deployments.local.envoy.routes import routes
 from deployments.local.layout import layout_of
-from deployments.local.models import ModelServers
+from deployments.local.model_servers import ModelServers
 from deployments.local.servers import guard_of, ports_of
 from deployments.local.warming import warm
 from deployments.orders import must_be_possible

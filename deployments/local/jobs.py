@@ -16,9 +16,9 @@ from pathlib import Path
 from deployments import Job, Json
 from deployments.files import locked_now, remove
 from deployments.job import finished, inputs_of, prepare
-from deployments.local.desk import Desk
-from deployments.local.display import Display
-from deployments.local.program import Program, cancelled
+from deployments.local.job_folder import Desk
+from deployments.local.job_program import Program, cancelled
+from deployments.local.job_progress import Display
 from deployments.stores.bucket import BucketStore
 from deployments.stores.disk import DiskStore
 from policy.config import Compute

@@ -8,9 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 from deployments import Reading
-from deployments.local.answers import Answers
 from deployments.local.envoy.admin import Admin
 from deployments.local.envoy.configuration import EDGES_US
+from deployments.local.labels import Answers
 from deployments.local.layout import Layout
 from policy.counts import Compared, Counts, Labelled, Sample
 from policy.errors import EndpointSilent, StoreError, Unsupported

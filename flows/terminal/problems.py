@@ -11,6 +11,7 @@ from policy.words import duration
 from tasks.rollout.lead import tolerated_s
 
 UNTOLD_AFTER = timedelta(minutes=3)
+FREE_FOR = timedelta(seconds=60)  # with somebody waiting for the endpoint
 _SETTLES_S = 60.0  # an order takes a while to become real
 ROLL_BACK = "roll back: .venv/bin/python -m flows rollback --why …"
 _DO = f"to do: make up repairs what is down; if it cannot serve, {ROLL_BACK}"
@@ -46,10 +47,11 @@ def problems(
     if at.unfinished is not None:
         yield from _undriven(part, at.unfinished, look, at.last_at or now, now)
     waiting = state.waiting(look.name)
-    if waiting is not None:
-        asked, why = waiting.request, waiting.reason or "nobody has taken it up; to do: make up"
-        told = f"the request of {asked.by} ({asked.kind} {asked.version}) waits: {why}"
-        yield f"{part}: request", told
+    free = at.unfinished is None and now - (at.last_at or now) > FREE_FOR
+    if waiting is not None and free:
+        asked = waiting.request
+        told = f"nobody takes up the request of {asked.by} ({asked.kind} {asked.version})"
+        yield f"{part}: request", f"{told}; {_DRIVE}"
 
 
 def untold(state: Ledger, now: datetime) -> Iterator[tuple[str, str]]:

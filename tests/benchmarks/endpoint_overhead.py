@@ -3,7 +3,7 @@
     python -m tests.benchmarks.endpoint_overhead [--seconds 5]
 
 Real Envoy, real load by wrk on loopback, everything in one run, alternating so that a busy
-machine hits both alike. The server is the stand-in of tests/local/answers.py: the figure is
+machine hits both alike. The server is the stand-in of tests/local/labels.py: the figure is
 what the endpoint adds, not how fast a model is.
 """
 
@@ -16,16 +16,15 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from deployments import local
+from deployments.local import loopback
 from deployments.local.layout import layout_of
-from deployments.local.servers import replicas_of, servers_of
-from deployments.local.stack import life as stack
+from deployments.local.servers import program_name, servers_of
 from deployments.local.supervisor.programs import Supervisor
-from tests.local.fixtures import SERVER, configured, maker, serve
+from tests.local.fixtures import serve
+from tests.local.harness import LocalHarness, local_harness
 from tests.local.load import BODY, load
 
 VERSION = "2026.11.22-aaaaaaa"
@@ -38,28 +37,19 @@ def main() -> None:
     seconds = parser.parse_args().seconds
     if shutil.which("wrk") is None:
         sys.exit("error: wrk is not installed; to do: apt-get install wrk")
-    root = Path(tempfile.mkdtemp(prefix="arr"))
-    supervisor = Supervisor(layout_of(str(root)))
-    try:
-        print(json.dumps(measure(root, supervisor, seconds), indent=1))
-    finally:
-        supervisor.shutdown()
-        shutil.rmtree(root)
+    with local_harness() as harness:
+        print(json.dumps(measure(harness, seconds), indent=1))
 
 
-def measure(root: Path, supervisor: Supervisor, seconds: int) -> dict:
-    config = configured(root)
-    layout = layout_of(config.root)
-    stack.start_programs(config, stack.endpoint_programs(config, layout))
-    stack.wait_for_endpoints(config, lambda line: None)
-    place = local.connect(config, server=SERVER)
+def measure(harness: LocalHarness, seconds: int) -> dict:
+    config, endpoints = harness.config, harness.place.endpoints
+    supervisor, release = Supervisor(layout_of(config)), harness.make_release(VERSION)
+    for endpoint in endpoints.values():
+        serve(endpoint, release)
     found = {}
-    release = maker(root)(VERSION)
-    for name in ("staging", "production"):
-        serve(place.endpoint(name), release)
-    port = servers_of(supervisor, "staging")[0].ports[0]
-    direct, through = f"http://127.0.0.1:{port}", place.endpoint("staging").url
-    script = root / "ask.lua"
+    port = servers_of(supervisor, harness.idle)[0].ports[0]
+    direct, through = loopback.url(port), endpoints[harness.idle].url
+    script = Path(config.scratch) / "ask.lua"
     script.write_text(f"wrk.method='POST'\nwrk.body='{BODY}'\n")
     runs = {"direct": [], "through Envoy": []}
     for _ in range(ROUNDS):
@@ -67,9 +57,9 @@ def measure(root: Path, supervisor: Supervisor, seconds: int) -> dict:
         runs["through Envoy"].append(wrk(through, script, seconds))
     for name, figures in runs.items():
         found[name] = {key: statistics.median(f[key] for f in figures) for key in figures[0]}
-    for name, replicas in replicas_of(config).items():
-        found[f"killed at 100 %, {replicas} server(s)"] = killed(
-            place.endpoint(name), supervisor, name
+    for name, settings in config.endpoints.items():
+        found[f"killed at 100 %, {settings.replicas} server(s)"] = killed(
+            endpoints[name], supervisor, name
         )
     return found
 
@@ -91,7 +81,8 @@ def wrk(url: str, script: Path, seconds: int) -> dict[str, float]:
 
 def killed(endpoint, supervisor: Supervisor, name: str) -> dict[str, int]:
     """Kill -9 one server of the only version under load and count."""
-    victim = next(p for p in supervisor.processes() if p.program == f"model-{name}-{VERSION}")
+    program = program_name(name, VERSION)
+    victim = next(p for p in supervisor.processes() if p.program == program)
     with load(endpoint.url) as seen:
         time.sleep(1)
         os.kill(victim.pid, signal.SIGKILL)

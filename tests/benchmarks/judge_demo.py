@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.judge_demo deployments/local.yaml --good 4000 --bad 400
 
-Every rollout goes look by look through policy/rollout/machine.py, with as many requests a second as
-the configuration replays. Reported: how often each version was taken back, after how many
-seconds of its first weight, and its largest weight.
+Every rollout goes look by look through policy/rollout/machine.py, with as many requests a
+second as the configuration replays. Reported: how often each version was rolled back, after
+how many seconds of its first weight, and its largest weight.
 """
 
 import argparse
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from policy.config import Rollout as Plan
 from policy.config import load_config
-from policy.rollout.machine import Phase, desired_weights
+from policy.rollout.plans import Plan, plan_of
+from policy.rollout.record import Phase, desired_weights
 from tests.policy.worlds import Behaviour, begin, run, world
 
 VERSIONS = {
@@ -31,7 +31,7 @@ def play(plan: Plan, name: str, times: int) -> dict[str, float]:
     """Roll the version out `times` times."""
     back, weights, seconds = 0, [], []
     for seed in range(times):
-        a_world = world(VERSIONS[name], per_s=plan.replay_per_s, seed=seed)
+        a_world = world(VERSIONS[name], per_s=plan.replays_per_s, seed=seed)
         records = run(a_world, begin(plan), look_s=plan.look_s)
         first = next(record for record in records if record.phase is Phase.STEP)
         back += records[-1].phase is Phase.ROLLED_BACK
@@ -39,7 +39,7 @@ def play(plan: Plan, name: str, times: int) -> dict[str, float]:
         seconds.append((records[-1].entered_at - first.entered_at).total_seconds())
     return {
         "times": times,
-        "taken_back": back / times,
+        "rolled_back": back / times,
         "largest_weight": max(weights),
         "seconds_median": float(np.median(seconds)),
         "seconds_95_percent": float(np.percentile(seconds, 95)),
@@ -55,7 +55,7 @@ if __name__ == "__main__":
     chosen = arguments.parse_args()
     found = {
         name: play(
-            load_config(chosen.config).rollout,
+            plan_of(load_config(chosen.config).rollout),
             name,
             chosen.good if name.startswith("good") else chosen.bad,
         )

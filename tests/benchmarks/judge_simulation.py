@@ -3,12 +3,13 @@
     python -m tests.benchmarks.judge_simulation              # the figures, 2,000 hours each
     python -m tests.benchmarks.judge_simulation --hours 200  # the same, quicker
 
-Many hours are simulated side by side with the judge's own functions (policy/evidence/tests.py), in
-the order in which policy/rollout/windows.py calls them; tests/policy/test_judge_simulation.py holds
-that order against the state machine itself, look by look on the same counts.
+Many hours are simulated side by side with the judge's own functions
+(policy/evidence/tests.py), in the order in which policy/rollout/windows.py calls them;
+tests/policy/test_judge_simulation.py holds that order against the state machine itself, look
+by look on the same counts.
 
 Every scenario: 50 requests a second, alpha 0.01 for the whole rollout, margins of 0. The
-canary is taken back when errors, slow answers or wrong answers are proven to be more frequent
+canary is rolled back when errors, slow answers or wrong answers are proven to be more frequent
 than stable's, or the error rate is proven to be past 0.05 while stable's is not past it.
 """
 
@@ -22,7 +23,7 @@ from math import log
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.evidence.comparison import ALPHA_SHARES, PRIORS
+from policy.evidence.comparison import AGE_SHARE, ALPHA_SHARES, PRIORS
 from policy.evidence.tests import against_limit, block_is_full, not_worse, worse
 
 Array = NDArray[np.float64]
@@ -84,7 +85,7 @@ def simulate(scenario: Scenario, seed: int) -> Outcome:
     for look in range(looks):
         block += traffic(rng, scenario, *scenario.at(look * scenario.look_s))
         age_s += scenario.look_s
-        full = _full(block, known, age_s)
+        full = _full(block, known, age_s, stayed_s=(look + 1) * scenario.look_s)
         for metric in range(3):
             parts = known[metric][:, full], block[metric][:, full]
             evidence[metric, full] += _weigh(worse, metric, *parts, scenario.margin)
@@ -122,9 +123,10 @@ def traffic(
     )
 
 
-def _full(block: Array, known: Array, age_s: Array) -> NDArray[np.bool_]:
+def _full(block: Array, known: Array, age_s: Array, stayed_s: float) -> NDArray[np.bool_]:
     asked, before = block[0, 1], known[0, 1]
-    full = block_is_full(asked, before, BLOCK_REQUESTS) | (age_s >= BLOCK_S)
+    old = age_s >= max(BLOCK_S, AGE_SHARE * stayed_s)
+    full = block_is_full(asked, before, BLOCK_REQUESTS) | old
     return full & (asked > 0) & (block[0, 3] > 0)
 
 

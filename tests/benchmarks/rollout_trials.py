@@ -17,23 +17,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from uuid import uuid4
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from deployments import ledger, local
+from deployments import command, ledger, local
 from deployments.local.layout import layout_of
-from deployments.local.stack import life as stack
 from deployments.local.supervisor.programs import Supervisor
 from deployments.releases import folder as releases
 from deployments.releases.keys import signing_key, trusted
-from deployments.store import open_store
-from policy.config import Rollout as Plan
-from policy.ledger import Registered
-from policy.rollout.record import Phase, finished
-from tasks.rollout import steps as tasks
-from tests.local.fixtures import configured
+from policy.config import Rollout as Settings
+from policy.ledger import EndpointState
+from policy.records import Registered
+from policy.rollout.plans import plan_for
+from policy.rollout.record import Phase
+from policy.rollout.requests import Kind, Request
+from tasks.rollout.controller import drive
+from tasks.rollout.replays import replay_of
+from tests.local.fixtures import configured, start_endpoints
 from tests.local.load import load
+from tests.policy.worlds import changed
 
 SERVER = "tests.e2e.trial_server"
 BAD = {
@@ -62,16 +65,13 @@ GOOD = {
 }
 
 
-QUICK = {"bake_s": 2.0, "look_s": 0.25, "watch__s": 3.0, "deadlines__deploying_s": 8.0}
-
-
-def changed(plan: Plan, **changes: Any) -> Plan:
-    """The plan with other settings; `section__key` changes one of a section."""
-    tree = plan.model_dump()
-    for name, value in changes.items():
-        section, _, key = name.rpartition("__")
-        (tree[section] if section else tree)[key] = value
-    return Plan.model_validate(tree)
+QUICK = {
+    "bake_s": 2.0,
+    "look_s": 0.25,
+    "analyses": [],
+    "watch__s": 3.0,
+    "deadlines__deploying_s": 8.0,
+}
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,10 @@ class Trials:
     def __init__(self, root: Path, **changes: Any) -> None:
         self.root = root
         config = configured(root)
-        self.config = config.model_copy(
-            update={"rollout": changed(config.rollout, **{**QUICK, **changes})}
-        )
-        self.store = open_store(str(root))
+        settings = changed(config.rollout.model_dump(), **{**QUICK, **changes})
+        self.config = config.model_copy(update={"rollout": Settings.model_validate(settings)})
         self.place = local.connect(self.config, server=SERVER)
-        self.endpoint = self.place.endpoint("production")
+        self.store, self.endpoint = self.place.store, self.place.endpoint("production")
         self.count = 0
 
     def register(self, behaviour: dict) -> str:
@@ -125,17 +123,32 @@ class Trials:
         ledger.append(self.store, lambda _state: event, by="a trial")
         return version
 
-    def drive(self, state) -> None:
-        with tasks.traffic(self.config, state):
-            while not finished(state):
-                state = tasks.step.fn(self.config, state)
-            tasks.settle.fn(self.config, state)
+    def ask(self, kind: Kind, version: str = "") -> str:
+        """Make the request; returns its id."""
+        plan = plan_for(self.config, "production")
+        request = Request(
+            id=uuid4().hex, kind=kind, endpoint="production", by="ada", why="a trial",
+            version=version, plan=plan,
+        )  # fmt: skip
+        return command.make(self.place, request).request.id
+
+    def drive(self, request: str) -> None:
+        drive(
+            self.place,
+            "production",
+            lambda state: state.requests[request].decided,
+            by="a trial",
+            replay=replay_of(self.config, self.place, print),
+        )
 
     def roll_out(self, version: str) -> None:
-        self.drive(tasks.begin.fn(self.config, "production", version, "a trial"))
+        self.drive(self.ask("rollout", version))
 
-    def now(self):
+    def now(self) -> EndpointState:
         return ledger.read(self.store).endpoint("production")
+
+    def weights(self) -> dict[str, int]:
+        return dict(self.endpoint.observe().weights)
 
     def trial(self, name: str, good: bool) -> Trial:
         """One version on its way, with clients asking all the time."""
@@ -149,9 +162,10 @@ class Trials:
             self.roll_out(version)
             time.sleep(0.3)
         rollout = self.now().rollout
+        assert rollout is not None
         serves = version if rollout.phase is Phase.DONE else before
-        assert dict(self.endpoint.weights()) == {serves: 100}, "and that is what serves"
-        assert list(self.endpoint.deployed()) == [serves]
+        assert self.weights() == {serves: 100}, "and that is what serves"
+        assert list(self.endpoint.observe().servers) == [serves]
         return Trial(
             name, good, rollout.phase, rollout.reason, time.monotonic() - start,
             seen.sent, seen.failed, tuple(key for key in seen.answers if key[0] != 200),
@@ -184,14 +198,14 @@ class Trials:
         start = time.monotonic()
 
         def wait() -> None:
-            while dict(self.endpoint.weights()) != {before: 100}:
+            while self.weights() != {before: 100}:
                 time.sleep(0.02)
             took.append(time.monotonic() - start)
 
         watcher = threading.Thread(target=wait)
         with load(self.endpoint.url, threads=3, pause_s=0.02) as seen:
             watcher.start()
-            self.drive(tasks.begin_rollback.fn(self.config, "production", "ada", "a trial"))
+            self.drive(self.ask("rollback"))
             watcher.join(60)
         return took[0], seen.failed
 
@@ -200,11 +214,11 @@ class Trials:
         version, stable = self.register({}), self.now().stable
         controller = threading.Thread(target=self.roll_out, args=(version,))
         controller.start()
-        while not self.endpoint.weights().get(version):
+        while not self.weights().get(version):
             time.sleep(0.05)
         start = time.monotonic()
-        tasks.begin_rollback.fn(self.config, "production", "ada", "a trial")
-        while dict(self.endpoint.weights()) != {stable: 100}:
+        self.ask("rollback")
+        while self.weights() != {stable: 100}:
             time.sleep(0.02)
         took_s = time.monotonic() - start
         controller.join(60)
@@ -216,16 +230,13 @@ def trials(**changes: Any) -> Iterator[Trials]:
     """A stack of its own with one good version serving; gone afterwards."""
     root = Path(tempfile.mkdtemp(prefix="arr"))
     made = Trials(root, **changes)
-    layout = layout_of(made.config.root)
     try:
-        stack.start_programs(made.config, stack.endpoint_programs(made.config, layout))
-        stack.wait_for_endpoints(made.config, lambda line: None)
-        with patch("tasks.rollout.steps.connect", lambda _config: made.place):
-            with load(made.endpoint.url, threads=1, pause_s=0.02):
-                made.roll_out(made.register({}))
-            yield made
+        start_endpoints(made.config)
+        with load(made.endpoint.url, threads=1, pause_s=0.02):
+            made.roll_out(made.register({}))
+        yield made
     finally:
-        Supervisor(layout).shutdown()
+        Supervisor(layout_of(made.config)).shutdown()
         shutil.rmtree(root, ignore_errors=True)
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deployments import Release
+from deployments import Release, Store
 from tests.places.memory import MemoryCloud, Settings
 from tests.policy.worlds import Behaviour
 
@@ -53,3 +53,17 @@ class MemoryHarness:
 def memory_harness() -> Iterator[MemoryHarness]:
     with tempfile.TemporaryDirectory() as scratch:
         yield MemoryHarness(Path(scratch))
+
+
+class OpenedMemory:
+    """`tests.places.stores.Opened` over a cloud."""
+
+    def __init__(self, folder: Path) -> None:
+        self._cloud, self._scratch = MemoryCloud(), folder / "scratch"
+        self.store = self.again()
+
+    def uri(self, key: str) -> str:
+        return f"{self.store.root}/{key}"
+
+    def again(self) -> Store:
+        return self._cloud.place(self._scratch).store

@@ -7,11 +7,15 @@ import pytest
 
 from deployments.store import require_create_if_absent
 from policy.errors import AlreadyExists, NotFound, StoreError
+from tests.contract.memory import OpenedMemory
 from tests.places.stores import STORES, opened
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=[*STORES, "memory"])
 def at(request, tmp_path):
+    if request.param == "memory":
+        yield OpenedMemory(tmp_path)
+        return
     with opened(request.param, tmp_path) as opened_store:
         yield opened_store
 

@@ -20,3 +20,12 @@ def stack():
     finally:
         stack.run("deployments.local", "down", str(stack.path), check=False)
         shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def serving(stack) -> str:
+    """The version in production; one is made where the story begins here."""
+    if stack.production().stable is None:
+        done = stack.deploy("retrain/on-demand", seed=1)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return stack.production().stable

@@ -1,5 +1,6 @@
 """A whole stack of its own for a test: real servers on free ports, in a folder of its own."""
 
+import copy
 import json
 import os
 import signal
@@ -7,36 +8,44 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
+import yaml
 
 from deployments import Release, connect, ledger
+from deployments.local.layout import layout_of
+from deployments.local.supervisor.programs import Supervisor, descendants
 from deployments.releases import folder as releases
 from deployments.releases.keys import trusted
-from policy.config import load_config
+from policy.config import Config, load_config
+from policy.ledger import EndpointState, Ledger
+from policy.rollout.record import Phase
+from policy.rollout.requests import Answer
 
 REPOSITORY = Path(__file__).parents[2]
 FINGERPRINT = "sha256:64815d50ef06a7f3b0825f97d6193940ab5348e23f091db096ba39760f0b9e79"
-PORTS = ("prefect_port", "staging_port", "staging_admin_port", "production_port",
-         "production_admin_port", "metrics_port")  # fmt: skip
 SMALL = {
-    "images=8000&questions=16": "images=300&questions=6",
-    "questions_min: 500": "questions_min: 20",
-    "steps_max: 500": "steps_max: 12",
-    "processes: 2": "processes: 1",
-    "every_s: 10": "every_s: 0.5",
-    "mode: offline": "mode: disabled",
-    "non_inferiority_margin: 0.02": "non_inferiority_margin: 1.0",
-    "  accuracy_min: 0.75": "  accuracy_min: 0.0",
-    "accuracy_margin: 0.1": "accuracy_margin: 1.0",
-    "  accuracy_min: 0.80": "  accuracy_min: 0.0",
-    "family_accuracy_min: 0.60": "family_accuracy_min: 0.0",
-    "bake_s: 7": "bake_s: 3",
-    "  s: 5": "  s: 1",
+    "dataset.uri": "generate://detail?images=300&questions=6&seed=7",
+    "dataset.questions_min": 20,
+    "model.steps_max": 12,
+    "compute.processes": 1,
+    "checkpointing.every_s": 0.5,
+    "tracking.mode": "disabled",
+    "gates.accuracy_min": 0.0,
+    "gates.family_accuracy_min": 0.0,
+    "gates.questions_min": 20,
+    "gates.non_inferiority_margin": 1.0,
+    "rollout.bake_s": 3,
+    "rollout.analyses": [],
+    "rollout.limits.accuracy_min": 0.0,
+    "rollout.judge.accuracy_margin": 0.9,
+    "rollout.watch.s": 1,
 }
+SETTLED = (Phase.DONE, Phase.ROLLED_BACK)
 
 
 class Stack:
@@ -44,32 +53,36 @@ class Stack:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.ports = iter(free_ports(30))
+        self._record = self._made_small()
         self.path = self.write("local.yaml")
-        self.config = load_config(self.path)
+        self.config: Config = load_config(self.path)
         self.place = connect(self.config)
-        self.env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")} | {
-            "PREFECT_API_URL": f"http://127.0.0.1:{self.config.local.prefect_port}/api",
-            "PREFECT_HOME": str(root / "home"),
-        }
+        self.api = f"http://127.0.0.1:{self._record['local']['prefect_port']}/api"
+        home = {"PREFECT_API_URL": self.api, "PREFECT_HOME": str(root / "home")}
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")} | home
 
-    def write(self, name: str, **changes: str) -> Path:
-        """Write a variant of the configuration; its ports stay those of the stack."""
-        text = (REPOSITORY / "deployments/local.yaml").read_text()
-        pinned = load_config(REPOSITORY / "deployments/local.yaml").dataset.version
-        small = {**SMALL, pinned: FINGERPRINT, "root: .arr-coc": f"root: {self.root / 'r'}"}
-        for old, new in {**small, **changes}.items():
-            assert old in text, f"{old!r} is not in local.yaml"
-            text = text.replace(old, new)
-        if not hasattr(self, "ports"):
-            self.ports = free_ports(len(PORTS) + 12)
-        for key, port in zip(PORTS, self.ports, strict=False):
-            text = "\n".join(
-                f"  {key}: {port}" if line.strip().startswith(f"{key}:") else line
-                for line in text.splitlines()
-            )
-        first = self.ports[-1] + 1
-        text = text.replace("[8100, 8199]", f"[{first}, {first + 40}]")
+    def _made_small(self) -> dict[str, Any]:
+        record = yaml.safe_load((REPOSITORY / "deployments/local.yaml").read_text())
+        record |= {"root": str(self.root / "r"), "scratch": str(self.root / "s")}
+        record["dataset"]["version"] = FINGERPRINT
+        record["local"] |= {
+            "prefect_port": next(self.ports),
+            "metrics_port": next(self.ports),
+            "endpoints": {
+                name: {"port": next(self.ports), "admin_port": next(self.ports)}
+                for name in record["endpoints"]
+            },
+        }
+        first = max(self.ports) + 1
+        record["local"]["model_ports"] = [first, first + 40]
+        return _changed(record, SMALL)
+
+    def write(self, name: str, **changes: Any) -> Path:
+        """Write a variant of the configuration: {section__setting: value}."""
+        dotted = {path.replace("__", "."): value for path, value in changes.items()}
         path = self.root / name
+        text = yaml.safe_dump(_changed(self._record, dotted), sort_keys=False)
         path.write_text(text)
         return path
 
@@ -89,17 +102,71 @@ class Stack:
         watching = ["--watch"] if watch else []
         return self.run(*command, *watching, check=check, timeout=timeout)
 
-    def ledger(self):
+    def up(self, check: bool = True):
+        return self.run(
+            "deployments.local", "up", str(self.path), "--no-deploy", timeout=300, check=check
+        )
+
+    def down(self):
+        return self.run("deployments.local", "down", str(self.path))
+
+    def ledger(self) -> Ledger:
         return ledger.read(self.place.store)
 
-    def production(self):
+    def production(self) -> EndpointState:
         return self.ledger().endpoint("production")
+
+    def weights(self) -> dict[str, int]:
+        return dict(self.place.endpoint("production").observe().weights)
+
+    def reaches(self, weight: int, version: str, limit_s: float = 120) -> None:
+        """Wait until a version really has this share of production's traffic."""
+        until(
+            lambda: self.weights().get(version) == weight, f"{version} at {weight} %", limit_s
+        )
+
+    def ends(self, version: str, limit_s: float = 180) -> EndpointState:
+        """Wait until no rollout is under way and `version` was the last; how it stands then."""
+
+        def ended() -> bool:
+            rollout = self.production().rollout
+            return bool(rollout and rollout.version == version and rollout.phase in SETTLED)
+
+        until(ended, f"the rollout of {version} ends", limit_s)
+        return self.production()
+
+    def answer(self, version: str) -> Answer:
+        """How the last request for a version on production stands."""
+        found = [
+            answer
+            for answer in self.ledger().requests.values()
+            if answer.request.kind == "rollout"
+            and (answer.request.version, answer.request.endpoint) == (version, "production")
+        ]
+        return max(found, key=lambda answer: answer.number)
+
+    def runs(self, *states: str, flow: str = "") -> list[dict[str, Any]]:
+        """Runs in these states, newest first, as Prefect's server has them."""
+        body: dict[str, Any] = {"sort": "EXPECTED_START_TIME_DESC"}
+        body |= {"flow_runs": {"state": {"type": {"any_": [*states]}}}} if states else {}
+        body |= {"flows": {"name": {"any_": [flow]}}} if flow else {}
+        with httpx.Client(trust_env=False, timeout=30) as client:
+            return client.post(f"{self.api}/flow_runs/filter", json=body).json()
+
+    def newest(self, flow: str) -> str:
+        """The id of the newest run of a flow that is not only planned by a schedule."""
+        found = [run for run in self.runs(flow=flow) if not run["auto_scheduled"]]
+        return max(found, key=lambda run: run["created"])["id"]
+
+    def state(self, run: str) -> str:
+        with httpx.Client(trust_env=False, timeout=30) as client:
+            return client.get(f"{self.api}/flow_runs/{run}").json()["state_name"]
 
     def copy_of(self, version: str, name: str) -> str:
         """Register a copy of a release under a digest of its own."""
         from tasks.release import enter, publish, read_scores
 
-        digest = self.ledger().version(version).registered.digest
+        digest = self.ledger().version(version).digest
         release, keys = Release(version, digest), trusted(self.config)
         folder = releases.fetch(self.place.store, release, self.root / name, keys)
         (folder / "lineage.json").write_text(json.dumps({"copy": name}))
@@ -109,24 +176,18 @@ class Stack:
     def ask(self) -> int:
         """One question to production as a user would ask it; the status, 0 if none came."""
         lines = next(self.root.glob("r/releases/*/requests.jsonl")).read_text().splitlines()
-        body = {"instances": [json.loads(lines[0])["instance"]]}
-        url = f"http://127.0.0.1:{self.config.local.production_port}/predict"
-        try:
-            return httpx.post(url, json=body, timeout=10).status_code
-        except httpx.TransportError:
-            return 0
+        instance = json.loads(lines[0])["instance"]
+        return self.place.endpoint("production").ask(None, [instance]).status
 
     def processes(self, *words: str) -> list[psutil.Process]:
         """Living processes of this stack whose command line has all `words`."""
-        mark = f"unix://{(self.root / 'r/supervisor/sock').resolve()}"
         found = []
-        for process in psutil.process_iter():
+        for process in descendants(Supervisor(layout_of(self.config)).url):
             try:
-                ours = process.environ().get("SUPERVISOR_SERVER_URL") == mark
                 line = " ".join(process.cmdline())
             except psutil.Error:
                 continue
-            if ours and all(word in line for word in words):
+            if all(word in line for word in words):
                 found.append(process)
         return found
 
@@ -136,6 +197,19 @@ class Stack:
         for process in found:
             process.send_signal(signal.SIGKILL)
         return len(found)
+
+
+def _changed(record: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy in which the settings at these dotted paths are others."""
+    made = copy.deepcopy(record)
+    for path, value in changes.items():
+        *sections, setting = path.split(".")
+        section = made
+        for name in sections:
+            section = section[name]
+        assert setting in section, f"there is no setting {path}"
+        section[setting] = value
+    return made
 
 
 def until(true: Callable[[], object], what: str, limit_s: float = 60) -> None:

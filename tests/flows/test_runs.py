@@ -1,5 +1,6 @@
 """Dead runs lose their slots, living ones keep them; cancelling a run means abort."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,17 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Cancelling, Paused, Pending, Running, Scheduled, Suspended
+from prefect.states import (
+    Cancelled,
+    Cancelling,
+    Completed,
+    Crashed,
+    Paused,
+    Pending,
+    Running,
+    Scheduled,
+    Suspended,
+)
 
 from deployments import command
 from deployments.local.stack.runs import POOL, DeadRuns, Run, Seen, Server, judge
@@ -68,10 +79,8 @@ class Runs:
     def __init__(self, client):
         self.client = client
         self.port = int(PREFECT_API_URL.value().split(":")[2].split("/")[0])
-        try:
+        with contextlib.suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        except ObjectAlreadyExists:
-            pass
         self.deployment = client.create_deployment(
             flow_id=client.create_flow(nothing),
             name=f"one-slot-{uuid4().hex}",
@@ -91,9 +100,9 @@ class Runs:
     def state(self, run):
         return self.client.read_flow_run(run).state.name
 
-    def process(self, run):
-        """A process of a run, as the worker starts it."""
-        sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    def process(self, run, name="prefect.engine"):
+        """A process of a run, as the worker starts it, or of one of its programs."""
+        sleep = [sys.executable, "-c", "import time; time.sleep(600)", name]
         env = {**os.environ, "PREFECT__FLOW_RUN_ID": str(run)}
         self.processes.append(subprocess.Popen(sleep, env=env))
         return self.processes[-1]
@@ -162,13 +171,39 @@ def test_without_a_worker_nobody_starts_anything(runs):
 
 def test_a_cancelled_run_that_no_worker_ends_is_ended_and_is_cancelled(runs):
     run = runs.run(Pending(), Running())
-    process = runs.process(run)
+    process, program = runs.process(run), runs.process(run, "a program on its leash")
     runs.client.set_flow_run_state(run, Cancelling())
     look = runs.look(worker=NEXT_WORKER + 10_000_000)
     assert "its process ends" in look.round()[0]
     process.wait(10)
+    assert program.poll() is None  # it saves its work first
+    assert look.round() == []
+    assert runs.state(run) == "Cancelling"
+    program.kill()
+    program.wait()
     look.round()
     assert runs.state(run) == "Cancelled"
+
+
+@pytest.mark.parametrize(
+    ("before", "end", "named"),
+    [
+        (Cancelling(), Crashed(), "Cancelled"),  # it lost its worker just then
+        (Running(), Crashed(), "Crashed"),
+        (Cancelling(), Cancelled(), "Cancelled"),
+        (Running(), Completed(), "Completed"),
+    ],
+    ids=["cancelled-then-crashed", "crashed", "cancelled", "completed"],
+)
+def test_what_crashes_while_it_is_cancelled_was_cancelled(runs, before, end, named):
+    run = runs.run(Pending(), Running())
+    runs.process(run)
+    look = runs.look()
+    assert look.round() == []
+    runs.client.set_flow_run_state(run, before, force=True)
+    runs.client.set_flow_run_state(run, end, force=True)
+    look.round()
+    assert runs.state(run) == named
 
 
 def test_a_run_that_ended_meanwhile_keeps_its_end(runs):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from deployments.local.answers import Answers
+from deployments.local.labels import Answers
 from policy.counts import Compared, Labelled
 from policy.errors import StoreError
 

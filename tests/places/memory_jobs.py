@@ -1,13 +1,14 @@
 """Jobs of the place `memory`: they run in the cloud's time, whoever waits for them."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deployments import Job, Json
-from deployments.stores.done import key_below
-from policy.errors import JobFailed
-from tests.places.memory_store import MemoryStore
+from deployments.stores.done import done_key, key_below
+from policy.errors import JobFailed, NotFound
+from tests.places.memory_store import ROOT, put_folder
 
 if TYPE_CHECKING:
     from tests.places.memory import MemoryCloud
@@ -34,14 +35,11 @@ class JobState:
             return
         self.ended = True
         try:
-            files = dict(cloud.files_of(self.job))
+            files = cloud.files_of(self.job)
         except JobFailed as error:
             self.exit_code, self.log = error.exit_code, str(error)
             return
-        hook, cloud.hook = cloud.hook, lambda _call, _when: None  # nobody to be killed here
-        store = MemoryStore(cloud, scratch=_no_scratch())
-        store.put_folder(key_below(store.root, self.job.output), files)
-        cloud.hook = hook
+        put_folder(cloud.objects, key_below(ROOT, self.job.output), files)
 
 
 class MemoryJobs:
@@ -55,8 +53,7 @@ class MemoryJobs:
         while not state.ended:
             with self._cloud.call("sleep"):
                 self._cloud.pass_time(min(_LOOK_S, (state.ends - self._cloud.time) / US))
-            done = (self._cloud.time - state.started) // US
-            on_progress({"phase": job.program, "done": done, "of": state.ends // US})
+            self._show(state, on_progress)
         if state.exit_code:
             raise JobFailed(
                 f"{job.program} ended with exit code {state.exit_code}\n{state.log}",
@@ -70,11 +67,23 @@ class MemoryJobs:
                 state.ended, state.exit_code, state.log = True, _CANCELLED, "cancelled"
 
     def _attached(self, job: Job) -> JobState:
-        """The job of this key: running, ended well, or started now."""
+        """This very job: running, ended well, or started now."""
         cloud = self._cloud
         with cloud.call("run"):
+            for uri in job.inputs.values():
+                if uri.startswith(f"{ROOT}/") and done_key(key_below(ROOT, uri)) not in cloud.objects:
+                    raise NotFound(f"no {uri}", holds="nothing was started")
             state = cloud.jobs.get(job.key)
-            if state is None or state.exit_code:
+            if state is None or state.exit_code or state.job != job:
                 ends = cloud.time + round(cloud.settings.job_s * US)
                 state = cloud.jobs[job.key] = JobState(job, cloud.time, ends)
             return state
+
+    def _show(self, state: JobState, on_progress: Callable[[Mapping[str, Json]], None]) -> None:
+        """What only shows may fail without touching the work."""
+        done = min(self._cloud.time, state.ends) - state.started
+        record = {"phase": state.job.program, "done": done // US}
+        try:
+            on_progress({**record, "of": (state.ends - state.started) // US})
+        except Exception as error:
+            logging.getLogger(__name__).warning("progress could not be shown: %s", error)

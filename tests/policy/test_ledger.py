@@ -230,8 +230,15 @@ def test_an_unknown_version_is_named_with_those_there_are():
 
 
 def test_folding_in_parts_is_folding_at_once():
-    whole = fold(BLOBS)
-    assert all(fold(BLOBS[n:], fold(BLOBS[:n])) == whole for n in range(len(BLOBS) + 1))
+    """Also where old things are forgotten: an id may come again once its request is."""
+    asked = [requested(f"r{n}", decided=True) for n in range(201)]
+    begun = [RetrainingStarted(key=f"k{n % 210}", cause="hand", why="") for n in range(420)]
+    blobs = chain(*asked, requested("r0"), *begun)
+    whole = fold(blobs)
+    assert (len(whole.requests), len(whole.retrainings)) == (201, 200)
+    for n in (0, 1, 200, 201, 202, 300, len(blobs)):
+        in_parts = fold(blobs[n:], fold(blobs[:n]))
+        assert in_parts.model_dump_json() == whole.model_dump_json()
 
 
 def test_the_state_does_not_grow_with_the_number_of_records():

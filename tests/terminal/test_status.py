@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from deployments import Part, Server, command
+from deployments import Part, Server, command, ledger
 from flows.terminal import status
-from policy.records import Told
+from policy.records import RolloutChanged, Told
 from policy.rollout.record import Phase
 from tasks.rollout.lead import Lead, last_look, lock_path
 from tests.places.memory_endpoint import MemoryServer
@@ -66,10 +66,16 @@ def test_an_unfinished_rollout_past_its_deadline_although_somebody_looks(walking
     assert "it has been step for 17 min, its deadline is 4 min: nobody drives it" in line
 
 
-def test_a_request_that_waits(walking):
+def test_a_request_that_nobody_takes_up_though_the_endpoint_is_free(walking):
     command.make(walking.place, walking.request("v3", "next"))
+    assert not [line for line in look(walking)["problems"] if "request" in str(line)]
+    ended = walking.rollout.model_copy(update={"phase": Phase.ROLLED_BACK})
+    event = RolloutChanged(rollout=ended)
+    now = walking.place.clock.now
+    ledger.append(walking.place.store, lambda _state: event, by="a test", now=now)
+    walking.cloud.pass_time(61)
     line = problem(walking, "endpoint production: request")
-    assert line == "the request of ada (rollout v3) waits: waiting for the rollout of v2"
+    assert line.startswith("nobody takes up the request of ada (rollout v3); to do: make up")
 
 
 def test_weights_that_are_not_what_the_ledger_wants(serving):

@@ -23,8 +23,8 @@ POOL = "local"
 UNDER_WAY = ("PENDING", "RUNNING", "PAUSED", "CANCELLING")
 STARTING_S = 60.0  # a worker that lives has started a process long before
 WORKER_CANCELS_S = 60.0  # it gives a process 30 s to end
-_KILL_AFTER_S = 20.0
-_MARK = "PREFECT__FLOW_RUN_ID"
+_ASK_AFTER_S, _KILL_AFTER_S = 20.0, 60.0
+_MARK, _ENGINE = "PREFECT__FLOW_RUN_ID", "prefect.engine"
 _FORCED = "by the reconciler of this machine"
 
 Verdict = Literal["leave", "end", "over"]
@@ -101,10 +101,27 @@ class Server:
         if now.status_code != 200 or now.json()["state_id"] != run.state_id:
             return ""
         name = "Cancelled" if run.state == "CANCELLING" else "Crashed"
-        message = f"Its process is gone; marked {_FORCED}."
-        state = {"type": name.upper(), "name": name, "message": message}
-        self._post(f"/api/flow_runs/{run.id}/set_state", {"state": state, "force": True})
+        self._set(run.id, name, f"Its process is gone; marked {_FORCED}.")
         return name
+
+    def call_cancelled(self, id: str) -> bool:
+        """Set a run Cancelled that crashed while it was being cancelled.
+
+        A flow that loses its worker may end by itself just then, and says that it crashed.
+        """
+        found = self._client.get(f"/api/flow_runs/{id}")
+        if found.status_code != 200 or found.json()["state_type"] != "CRASHED":
+            return False
+        states = self._client.get("/api/flow_run_states/", params={"flow_run_id": id}).json()
+        before = sorted(states, key=lambda state: state["timestamp"])[-2:-1]
+        if not before or before[0]["type"] != "CANCELLING":
+            return False
+        self._set(id, "Cancelled", f"It ended while it was being cancelled; marked {_FORCED}.")
+        return True
+
+    def _set(self, id: str, name: str, message: str) -> None:
+        state = {"type": name.upper(), "name": name, "message": message}
+        self._post(f"/api/flow_runs/{id}/set_state", {"state": state, "force": True})
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
         reply = self._client.post(path, json=body)
@@ -131,10 +148,15 @@ class DeadRuns:
         Raises httpx.TransportError if the server does not answer: nothing is known then.
         """
         runs = self._server.under_way()
+        done = [
+            f"run {id} ended while it was being cancelled: Cancelled"
+            for id in self._first.keys() - {run.id for run in runs}
+            if self._server.call_cancelled(id)
+        ]
         self._forget({run.id for run in runs})
         if not runs:
-            return []
-        worker, processes, done = self._worker(), processes_by_run(), []
+            return done
+        worker, processes = self._worker(), processes_by_run()
         for run in runs:
             own = processes.get(run.id, [])
             match judge(run, self._seen(run, own, worker)):
@@ -158,12 +180,19 @@ class DeadRuns:
         return Seen(for_s=now - since, processes=len(own), worker=same, owned=owned)
 
     def _stop(self, run: Run, own: Sequence[psutil.Process]) -> Sequence[str]:
-        """Ask the processes of a cancelled run to end, then kill them."""
+        """End the processes of a cancelled run: the flow's own at once, the rest in time.
+
+        The flow's is killed: asked to end, it would tell the server that it crashed. Programs
+        on a leash save their work once it is gone, and are told so if they do not.
+        """
         now, first = time.monotonic(), run.id not in self._told
-        late = now - self._told.setdefault(run.id, now) > _KILL_AFTER_S
-        for process in own if first or late else ():
+        for_s = now - self._told.setdefault(run.id, now)
+        for process in own:
             try:
-                (process.kill if late else process.terminate)()
+                if _is_flow(process) or for_s > _KILL_AFTER_S:
+                    process.kill()
+                elif for_s > _ASK_AFTER_S:
+                    process.terminate()
             except psutil.NoSuchProcess:
                 continue  # it has ended by itself
         return [f"run {run.name} ({run.id}) was cancelled: its process ends"] if first else []
@@ -184,6 +213,10 @@ def processes_by_run() -> Processes:
         except (psutil.Error, OSError):
             continue  # another user's, or gone
     return found
+
+
+def _is_flow(process: psutil.Process) -> bool:
+    return _ENGINE in " ".join(process.cmdline())
 
 
 def _descends(process: psutil.Process, ancestor: int) -> bool:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from deployments import Job
 from deployments.files import write_whole
-from deployments.local.display import Display, Log
+from deployments.local.job_progress import Display, Log
 from deployments.local.leash import kill_rest
 from deployments.releases.keys import without_key
 from policy.config import Compute

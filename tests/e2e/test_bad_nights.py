@@ -1,0 +1,135 @@
+"""What happens when somebody dies, leaves or is switched off, and nobody starts anything.
+
+Each test brings the stack up as it needs it and leaves it up.
+"""
+
+import shutil
+import time
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from stack import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(autouse=True)
+def is_up(stack):
+    if not stack.processes("tasks.reconciler"):
+        stack.up()
+
+
+@pytest.fixture
+def at_10_percent(stack, serving):
+    """A rollout that stays at 10 % for a while; its version."""
+    slowly = stack.write("slowly.yaml", rollout__bake_s=15)
+    version = stack.copy_of(serving, f"copy-{time.monotonic_ns()}")
+    stack.deploy("rollout/production", watch=False, version=version, config=str(slowly))
+    stack.reaches(10, version)
+    return version
+
+
+def test_a_controller_killed_at_10_percent_is_replaced_within_90_s(stack, at_10_percent):
+    assert stack.kill("tasks.reconciler")
+    assert stack.kill("prefect.engine")
+    killed = datetime.now(UTC)
+    run = stack.newest("rollout")
+
+    def in_hand():
+        looked = stack.root / "s/driving/production.lock"
+        return datetime.fromisoformat(looked.read_text().strip()) > killed
+
+    until(in_hand, "somebody looks again", 90)
+    assert stack.ends(at_10_percent, 400).stable == at_10_percent
+    until(lambda: stack.state(run) == "Crashed", "Prefect knows of the dead run", 60)
+    assert stack.ask() == 200
+
+
+def test_a_rollout_goes_on_after_down_and_up(stack, serving, at_10_percent):
+    run = stack.newest("rollout")
+    stack.down()
+    assert stack.processes() == []
+    assert stack.production().unfinished is not None  # stopping is no cancelling
+    stack.up()
+    assert sum(stack.weights().values()) == 100
+    assert stack.state(run) == "Crashed"
+    assert stack.ends(at_10_percent, 400).stable == at_10_percent
+    until(lambda: stack.weights() == {at_10_percent: 100}, "all traffic", 60)
+    assert stack.answer(at_10_percent).came_true
+
+
+def test_what_serves_is_what_the_ledger_says_when_the_scratch_is_lost(stack, serving):
+    stack.down()
+    for lost in ("serving", "endpoints", "supervisor/conf.d"):
+        shutil.rmtree(stack.root / "s" / lost)
+    stack.up()
+    assert stack.weights() == {serving: 100}
+    staging = stack.ledger().endpoint("staging").stable
+    assert dict(stack.place.endpoint("staging").observe().weights) == {staging: 100}
+    assert stack.ask() == 200
+
+
+def test_a_retraining_that_was_switched_off_does_not_hold_up_the_next(stack, serving):
+    stack.deploy("retrain/on-demand", watch=False, seed=11, steps_max=2000)
+    until(lambda: stack.processes("-m model.train"), "the training runs", 120)
+    dead = stack.newest("retrain")
+    stack.down()
+    stack.up()
+    assert stack.state(dead) == "Crashed"
+    stack.deploy("retrain/on-demand", watch=False, seed=12, steps_max=2000)
+    after = stack.newest("retrain")
+    until(lambda: stack.state(after) == "Running", "the next one runs", 40)
+    cancel(stack, after)
+
+
+def test_cancelling_a_training_ends_it_and_keeps_its_checkpoint(stack, serving):
+    known = set(stack.root.glob("r/runs/*"))
+    stack.deploy("retrain/on-demand", watch=False, seed=13, steps_max=2000)
+
+    def checkpoints():
+        return [path for run in set(stack.root.glob("r/runs/*")) - known
+                for path in run.glob("train/checkpoints/*")]  # fmt: skip
+
+    until(checkpoints, "a checkpoint of the training", 180)
+    cancel(stack, stack.newest("retrain"))
+    assert checkpoints()
+    assert stack.production().stable == serving
+
+
+def test_a_cancelled_run_whose_worker_died_ends_too(stack, serving):
+    slowly = stack.write("slowly.yaml", rollout__bake_s=60)
+    version = stack.copy_of(serving, f"copy-{time.monotonic_ns()}")
+    stack.deploy("rollout/production", watch=False, version=version, config=str(slowly))
+    stack.reaches(10, version)
+    run = stack.newest("rollout")
+    assert stack.kill("worker", "start")
+    stack.run("prefect", "flow-run", "cancel", run)
+    until(lambda: stack.weights() == {serving: 100}, "stable has all traffic", 20)
+    until(lambda: stack.state(run) == "Cancelled", "the run is Cancelled", 60)
+    until(lambda: not stack.processes("prefect.engine"), "its process is gone", 60)
+
+
+def test_a_training_does_not_need_prefects_server(stack, serving):
+    promoted = len(stack.production().promoted)
+    stack.deploy("retrain/on-demand", watch=False, seed=14, steps_max=300)
+    until(lambda: stack.processes("-m model.train"), "the training runs", 120)
+    [training] = stack.processes("-m model.train", "--config")[-1:]
+    assert stack.kill("server", "start")
+    until(lambda: _answers(stack), "supervisord brings the server back", 120)
+    assert training.is_running() or list(stack.root.glob("r/runs/*/train/done"))
+    until(lambda: len(stack.production().promoted) > promoted, "it is promoted", 400)
+
+
+def cancel(stack, run):
+    """Cancel a training: its program ends and the run says so."""
+    stack.run("prefect", "flow-run", "cancel", run)
+    until(lambda: not stack.processes("-m model.train"), "the training has ended", 60)
+    until(lambda: stack.state(run) == "Cancelled", "the run is Cancelled", 60)
+
+
+def _answers(stack) -> bool:
+    try:
+        return httpx.get(f"{stack.api}/health", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
