@@ -23,6 +23,7 @@ from policy.records import Event, Record, Registered, Snapshotted, broken, decod
 SNAPSHOT_EVERY = 200
 _FOLDER = "ledger-snapshots"
 _READERS = 16
+_KEPT = 16  # states among which the audit finds the one of a snapshot; seldom another one
 
 
 def read(store: Store, known: Ledger | None = None) -> Ledger:
@@ -104,7 +105,7 @@ def audit(store: Store) -> Ledger:
     Raises:
         LedgerError: if the chain is broken, or a record vouches for a snapshot that differs.
     """
-    state, before = Ledger(), deque[Ledger](maxlen=_READERS)
+    state, before = Ledger(), deque[Ledger](maxlen=_KEPT)
     for name, data in _blobs(store, 1, None):
         before.append(state)
         state = extend(state, name, data)
@@ -220,12 +221,15 @@ def _require_head(store: Store, known: Ledger) -> None:
 
 
 def _blobs(store: Store, first: int, last: int | None) -> Iterator[tuple[str, bytes]]:
-    """(key, bytes) of records in order, several read at a time; all that are listed."""
+    """(key, bytes) of records in order; all that are listed.
+
+    Over a network several are read at a time; on a disk that would only cost threads.
+    """
     if last is None:
         names = [*store.list("ledger", after=key(first - 1))]
     else:
         names = [key(number) for number in range(first, last + 1)]
-    if len(names) < 4 * _READERS:
+    if "://" not in store.root or len(names) < _READERS:
         yield from ((name, store.read(name)) for name in names)
         return
     with ThreadPoolExecutor(_READERS) as pool:

@@ -15,7 +15,12 @@ from prefect import flow
 
 from deployments import console
 from policy.config import load_config
-from tasks.reconciliation import go_on, require_well, tell_left
+from tasks.reconciliation import (
+    go_on,
+    require_well,
+    stop_what_was_cancelled,
+    tell_left,
+)
 
 
 @flow(name="reconcile", log_prints=True)
@@ -28,6 +33,7 @@ def reconcile(config: str = "deployments/local.yaml", for_s: float = 50.0) -> No
         EndpointError: if an endpoint or a part of the place is not what it should be.
     """
     settings = load_config(Path(config))
+    stop_what_was_cancelled(settings)
     for endpoint in settings.path:
         go_on(settings, endpoint, for_s)
     tell_left(settings, config)

@@ -33,11 +33,10 @@ from deployments.metrics.exporter import Metrics
 from policy.config import Config, load_config
 from policy.errors import ArrCocError
 from policy.ledger import Ledger
-from tasks.rollout.controller import drive
+from tasks.rollout.controller import RECONCILER, drive
 from tasks.rollout.replays import replay_of
 from tasks.runs import stop_cancelled
 
-BY = "reconciler"
 TELL_AFTER_S = 60.0  # what is younger, the flow that drives is about to tell
 _ROUND_S = 5.0
 _AGAIN_S = 5.0
@@ -83,7 +82,7 @@ def keep_driving(config: Config, place: Place, endpoint: str, stop: threading.Ev
                 place,
                 endpoint,
                 lambda _state: stop.is_set(),
-                by=BY,
+                by=RECONCILER,
                 say=log.info,
                 replay=replay_of(config, place, log.warning),
             )

@@ -1,6 +1,11 @@
 """One round of reconciliation as visible steps."""
 
+from collections.abc import Collection, Mapping
 from datetime import timedelta
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from deployments import ledger
 from policy.config import Config
@@ -8,11 +13,11 @@ from policy.errors import EndpointError, LedgerError
 from policy.ledger import Ledger
 from tasks.logs import logger
 from tasks.places import place_of
-from tasks.reconciler import BY
 from tasks.retries import once, remote
-from tasks.rollout.controller import drive
+from tasks.rollout.controller import RECONCILER, drive
 from tasks.rollout.replays import replay_of
 from tasks.rollout.telling import tell
+from tasks.runs import stop_cancelled
 
 
 @remote
@@ -27,7 +32,15 @@ def go_on(config: Config, endpoint: str, for_s: float) -> None:
         return idle or place.clock.now() >= ends
 
     replay = replay_of(config, place, logger().warning)
-    drive(place, endpoint, enough, by=BY, say=logger().info, replay=replay)
+    drive(place, endpoint, enough, by=RECONCILER, say=logger().info, replay=replay)
+
+
+@remote
+def stop_what_was_cancelled(config: Config) -> None:
+    """Abort what was asked for by a flow run that was cancelled."""
+    place = place_of(config)
+    for line in stop_cancelled(place, ledger.read(place.store), _states):
+        logger().info(line)
 
 
 @remote
@@ -47,3 +60,13 @@ def require_well(config: Config) -> None:
         problems.append(str(error))
     if problems:
         raise EndpointError("; ".join(problems), expected="every part of the place to be well")
+
+
+def _states(runs: Collection[str]) -> Mapping[str, str]:
+    """The type of the state of each flow run, by its id; those that Prefect does not know are
+    left out.
+    """
+    ids = FlowRunFilterId(any_=[UUID(run) for run in runs])
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=ids))
+    return {str(run.id): run.state.type.value for run in found if run.state is not None}

@@ -20,6 +20,7 @@ from policy.config import Benchmark, Checkpointing, Config
 from policy.ledger import Ledger
 from policy.monitoring.governor import Cause, permit
 from policy.records import RetrainingStarted
+from tasks.cancelled import ends_with_its_run
 from tasks.places import place_of
 from tasks.progress import reporter
 from tasks.retries import once, remote
@@ -163,8 +164,9 @@ def _program(
         name: section.model_dump(mode="json") if isinstance(section, BaseModel) else section
         for name, section in sections.items()
     }
-    with reporter(program) as on_progress:
-        place_of(config).jobs.run(Job(key, program, plain, inputs, output), on_progress)
+    place, job = place_of(config), Job(key, program, plain, inputs, output)
+    with reporter(program) as on_progress, ends_with_its_run(place, key):
+        place.jobs.run(job, on_progress)
 
 
 def model_code() -> str:

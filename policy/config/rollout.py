@@ -195,7 +195,7 @@ class Rollout(Section):
     look_s: Duration = Field(description="seconds between two looks")
     approval: bool = Field(description="a person says yes before the step to 100 %")
     smoke_requests: Count = Field(
-        description="held-out questions put to the version by name at weight 0; 0: no smoke test"
+        description="held-out questions asked of the version at weight 0; 0: no smoke test"
     )
     replay_per_s: Seconds = Field(description="held-out questions replayed a second; 0: none")
     little_traffic: Literal["wait", "ask", "replay"] = Field(

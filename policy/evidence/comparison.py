@@ -120,7 +120,8 @@ def _weighed(
     gained = lost = 0.0
     if canary[1] and stable[1]:
         known = (_floats(bet.canary), _floats(bet.stable), _floats(canary), _floats(stable))
-        gained = float(worse(*known, prior, margin))
+        # Nothing can be more than 100 points worse: a margin of 1 turns the metric off.
+        gained = float(worse(*known, prior, margin)) if margin < 1 else 0.0
         lost = float(not_worse(*known, prior, within))
     return Bet(
         canary=_plus(bet.canary, canary),

@@ -31,6 +31,7 @@ from tasks.rollout.looking import look
 
 Say = Callable[[str], None]
 Replay = Callable[[Rollout], AbstractContextManager[None]]
+RECONCILER = "reconciler"  # who stands in records of looks that no flow made
 REST_S = 10.0  # between two looks at an endpoint where nothing is under way
 SETTLE_S = 40.0  # longer than the longest request, which a server that goes may still answer
 IDLE_S = 1.0  # between two reads of the ledger while nothing is under way, or another looks

@@ -47,13 +47,16 @@ ROLLOUTS = 400
 APPENDS = 60
 FOLLOWED = 10_000
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-Put = Callable[[str, bytes], None]
+Put = Callable[[str, bytes], object]
 
 
 def main() -> None:
     logging.getLogger("werkzeug").disabled = True
     total = int(sys.argv[1]) if len(sys.argv) > 1 else RECORDS
-    with tempfile.TemporaryDirectory(prefix="arr-") as folder, pytest.MonkeyPatch.context() as env:
+    with (
+        tempfile.TemporaryDirectory(prefix="arr-") as folder,
+        pytest.MonkeyPatch.context() as env,
+    ):
         for name, value in s3().items():
             env.setenv(name, value)
         disk = Path(folder)
@@ -77,7 +80,8 @@ def measure(where: str, total: int, make: Callable[[str], tuple[Store, Put]]) ->
     print(f"  an append at {FEW:7}             {a_few[0]:8.4f} {a_few[1]:12.4f}")
     a_lot = timed_appends(many)
     print(f"  an append at {total:7}             {a_lot[0]:8.4f} {a_lot[1]:12.4f}")
-    print(f"  ratio                              {a_lot[0] / a_few[0]:8.2f} {a_lot[1] / a_few[1]:12.2f}")
+    ratios = a_lot[0] / a_few[0], a_lot[1] / a_few[1]
+    print(f"  ratio                              {ratios[0]:8.2f} {ratios[1]:12.2f}")
     if where == "disk":  # the other one's server takes 3 ms for each record
         timed("audit of all", partial(ledger.audit, many))
 
@@ -167,8 +171,12 @@ def _body(number: int) -> bytes:
     name = f"{turn} {place if place < 5 else phase}"
     if name not in _bodies:
         _bodies.clear() if place == 0 else None
-        record = next_record(Ledger(), _event(turn, place, phase), at=NOW, by="a benchmark", run="")
-        _bodies[name] = record.encode().split(b'"previous": "' + NO_RECORD.encode() + b'",\n')[1]
+        record = next_record(
+            Ledger(), _event(turn, place, phase), at=NOW, by="a benchmark", run=""
+        )
+        _bodies[name] = record.encode().split(b'"previous": "' + NO_RECORD.encode() + b'",\n')[
+            1
+        ]
     return _bodies[name]
 
 
@@ -189,7 +197,14 @@ def _event(turn: int, place: int, phase: str) -> Event:
             return Told(what=f"production-{turn - 1}:{Phase.DONE}", channel="")
     stable = f"2026.11.22-{turn - 1:07x}"
     begun = start(
-        id, "production", version, stable, make_plan(), "a person", NOW, request=f"request {turn}"
+        id,
+        "production",
+        version,
+        stable,
+        make_plan(),
+        "a person",
+        NOW,
+        request=f"request {turn}",
     )
     if place == 2:
         request = Request(
@@ -215,7 +230,7 @@ def on_disk(folder: Path, name: str) -> tuple[Store, Put]:
 def in_bucket(name: str) -> tuple[Store, Put]:
     """A store in moto's bucket, and a way to fill it without the wire."""
     from moto.backends import get_backend
-    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.core.models import DEFAULT_ACCOUNT_ID
 
     backend = get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"]
     root = f"s3://{BUCKET}/{name}"

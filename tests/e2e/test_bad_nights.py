@@ -4,12 +4,14 @@ Each test brings the stack up as it needs it and leaves it up.
 """
 
 import shutil
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 
 import httpx
 import pytest
-from stack import until
+from stack import REPOSITORY, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -108,6 +110,20 @@ def test_a_cancelled_run_whose_worker_died_ends_too(stack, serving):
     until(lambda: stack.weights() == {serving: 100}, "stable has all traffic", 20)
     until(lambda: stack.state(run) == "Cancelled", "the run is Cancelled", 60)
     until(lambda: not stack.processes("prefect.engine"), "its process is gone", 60)
+
+
+def test_a_rollout_in_a_terminal_is_cancelled_like_any_other(stack, serving):
+    """Nobody but Prefect's server knows of it: no worker, no deployment."""
+    slowly = stack.write("slowly.yaml", rollout__bake_s=60)
+    version = stack.copy_of(serving, f"copy-{time.monotonic_ns()}")
+    code = f"from flows.rollout import rollout; rollout({version!r}, config={str(slowly)!r})"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=stack.env) as shell:
+        stack.reaches(10, version)
+        run = stack.newest("rollout")
+        stack.run("prefect", "flow-run", "cancel", run)
+        until(lambda: stack.weights() == {serving: 100}, "stable has all traffic", 20)
+        assert shell.wait(60) != 0
+    until(lambda: stack.state(run) == "Cancelled", "the run is Cancelled", 150)
 
 
 def test_a_training_does_not_need_prefects_server(stack, serving):

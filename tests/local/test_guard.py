@@ -15,7 +15,7 @@ from deployments.local.layout import layout_of
 from deployments.local.supervisor.programs import Supervisor
 from tests.local.fixtures import SERVER, bring, configured, maker, serve, start_endpoints
 
-TOKEN = "s3cret-of-the-test"
+TOKEN = "s3cret-of-the-test"  # noqa: S105
 GUARD = Guard(tokens=True, rate_per_s=40, sticky_header="x-user", request_bytes_max=20_000)
 ONE, TWO = "2026.11.22-aaaaaaa", "2026.11.22-bbbbbbb"
 ASK = {"instances": [{"question": "what colour?"}]}

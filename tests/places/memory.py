@@ -15,7 +15,7 @@ it before you write one.
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -70,6 +70,7 @@ class MemoryCloud:
 
     Args:
         behaviours: how each version answers; a `Behaviour()` if it is not named.
+        breaks_at: the weight from which on a version fails every second request.
         verify: why a release may not serve, "" if it may.
         answer: what a version predicts for instances.
         programs: the files that each program leaves; one may raise JobFailed.
@@ -77,6 +78,7 @@ class MemoryCloud:
 
     settings: Settings = Settings()
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
+    breaks_at: dict[str, int] = field(default_factory=dict)
     verify: Callable[[Release], str] = _believe
     answer: Callable[[str, tuple[Json, ...]], tuple[Json, ...]] = _red
     programs: dict[str, Callable[[Job], Mapping[str, bytes]]] = field(default_factory=dict)
@@ -108,7 +110,7 @@ class MemoryCloud:
 
     def lie(self, call: str, when: When, why: str = "no answer came", times: int = 1) -> None:
         """Let the next calls of this name fail, before their effect or after it."""
-        self.lies += [(call, when, why)] * times
+        self.lies.extend((call, when, why) for _ in range(times))
 
     def fail_deploy(self, version: str, reason: str) -> None:
         """Let the next deploy of `version` end, after its whole time, in a failure."""
@@ -145,7 +147,7 @@ class MemoryCloud:
         for part in fields(self):
             value = getattr(self, part.name)
             if isinstance(value, dict | list):
-                plain = part.name in ("objects", "behaviours", "programs")
+                plain = part.name in ("objects", "behaviours", "breaks_at", "programs")
                 setattr(twin, part.name, copy.copy(value) if plain else copy.deepcopy(value))
         twin.hook = nothing
         return twin
@@ -159,8 +161,10 @@ class MemoryCloud:
     def files_of(self, job: Job) -> Mapping[str, bytes]:
         return self.programs.get(job.program, _no_files)(job)
 
-    def behaviour(self, version: str) -> Behaviour:
-        return self.behaviours.get(version, Behaviour())
+    def behaviour(self, version: str, weight: int = 0) -> Behaviour:
+        behaviour = self.behaviours.get(version, Behaviour())
+        broken = weight >= self.breaks_at.get(version, 101)
+        return replace(behaviour, errors=0.5) if broken else behaviour
 
     def _events(self) -> Iterator[int]:
         for endpoint in self.endpoints.values():

@@ -106,7 +106,8 @@ class EndpointState:
         for version, share in self.weights.items():
             asked = per_s * share / 100
             if self.ready(version, cloud.time):
-                rates |= _answers(self.life(version), cloud.behaviour(version), asked)
+                behaviour = cloud.behaviour(version, share)
+                rates |= _answers(self.life(version), behaviour, asked)
             else:
                 rates |= _answers(self.life(version), Behaviour(errors=1.0), asked)
                 lost += 0.0 if self.ready(self.fallback, cloud.time) else asked
@@ -114,7 +115,9 @@ class EndpointState:
             if self.ready(version, cloud.time):
                 copies = per_s * share / 100
                 rates |= _answers(self.life(version), cloud.behaviour(version), copies)
-        return {counter: rate for counter, rate in (rates | {("", "lost"): lost}).items() if rate}
+        return {
+            counter: rate for counter, rate in (rates | {("", "lost"): lost}).items() if rate
+        }
 
 
 class MemoryEndpoint:

@@ -71,7 +71,10 @@ class MemoryJobs:
         cloud = self._cloud
         with cloud.call("run"):
             for uri in job.inputs.values():
-                if uri.startswith(f"{ROOT}/") and done_key(key_below(ROOT, uri)) not in cloud.objects:
+                if (
+                    uri.startswith(f"{ROOT}/")
+                    and done_key(key_below(ROOT, uri)) not in cloud.objects
+                ):
                     raise NotFound(f"no {uri}", holds="nothing was started")
             state = cloud.jobs.get(job.key)
             if state is None or state.exit_code or state.job != job:

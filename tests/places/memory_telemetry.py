@@ -20,8 +20,8 @@ _ROUNDING = 1e-6
 class Known:
     """What one source said of the answers of a version, last."""
 
-    labelled: Labelled = Labelled()
-    compared: Compared = Compared()
+    labelled: Labelled
+    compared: Compared
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,6 @@ from policy.records import (
     Requested,
     RetrainingStarted,
     RolloutChanged,
-    Snapshotted,
     Told,
 )
 from policy.rollout.record import Phase, start
@@ -121,7 +119,9 @@ class TestRequests:
                 requested("mine", rollout="production-2"),
                 rollout("v2", Phase.ROLLED_BACK, "v1", reason="too slow", **own),
                 requested("other", rollout="production-4"),
-                rollout("v2", Phase.DONE, "v1", request="other", id="production-4", reason="good"),
+                rollout(
+                    "v2", Phase.DONE, "v1", request="other", id="production-4", reason="good"
+                ),
             )
         )
         answers = [ledger.requests[id] for id in ("mine", "other")]
@@ -215,7 +215,9 @@ def test_a_broken_chain_is_refused(what, blobs):
 def test_a_record_of_a_future_version_says_that_the_program_is_old():
     raw = {**json.loads(BLOBS[1][1]), "schema_version": SCHEMA_VERSION + 1, "mood": "sunny"}
     future = json.dumps(raw, indent=1).encode()
-    with pytest.raises(LedgerError, match=r"00000002.json has schema version 3.*at most 2.*upd"):
+    with pytest.raises(
+        LedgerError, match=r"00000002.json has schema version 3.*at most 2.*upd"
+    ):
         fold([BLOBS[0], (key(2), future)])
 
 
@@ -264,52 +266,3 @@ def test_folding_is_linear_in_the_number_of_records(monkeypatch):
     few, copies = copies, 0
     fold(blobs)
     assert copies == few
-
-
-class TestOldRecords:
-    """Those that main of 2026-11-25 wrote: 64 of a demo, as they were. Read for ever."""
-
-    FOLDER = Path(__file__).parent / "records/2026-11-25"
-
-    @pytest.fixture(scope="class")
-    def old(self):
-        found = sorted(self.FOLDER.iterdir())
-        return [(f"ledger/{path.name}", path.read_bytes()) for path in found]
-
-    def test_they_fold_to_what_they_meant(self, old):
-        state, first, second = fold(old), "2026.11.26-a8bd9b5", "2026.11.26-20f2322"
-        assert state.number == 64
-        assert list(state.versions) == [first, second, "2026.11.26-1d8e324"]
-        assert state.version(second).accuracy == 0.998906
-        assert state.version(second).key == "6af60d0e9746"
-        assert {name: at.promoted for name, at in state.endpoints.items()} == {
-            "staging": (first, second),
-            "production": (first, second),
-        }
-        last = state.endpoint("production").rollout
-        assert (last.version, last.phase) == ("2026.11.26-1d8e324", Phase.ROLLED_BACK)
-        assert list(state.retrainings) == ["4761d35c591b", "6af60d0e9746"]
-
-    def test_whoever_wrote_them_has_told_of_them(self, old):
-        assert fold(old).untold == ()
-
-    def test_rollouts_in_them_are_rollbacks_only_if_they_began_promoted(self, old):
-        assert not fold(old).endpoint("production").rollout.rollback
-        raw = json.loads(old[-1][1])
-        raw["event"]["rollout"] |= {"promote_at_once": True}
-        raw["event"]["rollout"]["plan"]["weights"] = [100]
-        lifted = fold([*old[:-1], (old[-1][0], json.dumps(raw).encode())])
-        assert lifted.endpoint("production").rollout.rollback
-
-    def test_new_records_go_on_from_them(self, old):
-        state = fold(old)
-        record = next_record(state, registered("v9"), at=NOW, by="a test", run="")
-        assert extend(state, key(65), record.encode()).version("v9").number == 65
-
-    def test_a_snapshot_is_in_no_state_but_its_number(self, old):
-        state = fold(old)
-        event = Snapshotted(version=1, number=64, sha256="s" * 64)
-        record = next_record(state, event, at=NOW, by="a test", run="")
-        after = extend(state, key(65), record.encode())
-        assert after.snapshot == 64
-        assert after.endpoints == state.endpoints

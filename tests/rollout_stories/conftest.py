@@ -9,13 +9,8 @@ import policy.ledger
 from policy.records import decode
 from tests.places.memory import MemoryCloud
 from tests.rollout_stories.mortal import Mortal
-from tests.rollout_stories.stories import (
-    STORIES,
-    Story,
-    must_have_ended_well,
-    repeating_changes_nothing,
-    tell,
-)
+from tests.rollout_stories.process import must_have_ended_well, repeating_changes_nothing, tell
+from tests.rollout_stories.stories import STORIES, Story
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -156,7 +156,11 @@ class Mortal:
 def apart(points: Sequence[Point]) -> Sequence[Point]:
     """The first and the last of those between which nothing but time passed."""
     stretches = [[*group] for _, group in groupby(points, key=lambda point: point.stands)]
-    return [point for stretch in stretches for point in {id(p): p for p in (stretch[0], stretch[-1])}.values()]
+    return [
+        point
+        for stretch in stretches
+        for point in {id(p): p for p in (stretch[0], stretch[-1])}.values()
+    ]
 
 
 @dataclass

@@ -1,23 +1,13 @@
 """What people ask of an endpoint and what must come of it, on the place `memory`.
 
-A story is told by a process: it makes its requests, each when its time has come, and drives the
-endpoint until all are decided. Killed anywhere and started again, it goes on: all that it
-knows is what it reads.
+How a story is told is in process.py beside this file.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 
-from deployments import Place, command, ledger
-from policy.errors import EndpointSilent
-from policy.ledger import Ledger
-from policy.records import Registered
 from policy.rollout.record import Phase, Rollout
 from policy.rollout.requests import Kind, Request
-from tasks.rollout.controller import drive, is_settled
-from tests.places.memory import MemoryCloud, Settings
 from tests.policy.worlds import Behaviour, make_plan
 
 ENDPOINT = "production"
@@ -34,6 +24,9 @@ PLAN = make_plan(
     },
 )  # fmt: skip
 WITH_APPROVAL = PLAN.model_copy(update={"approval": True})
+BLIND = PLAN.model_copy(
+    update={"limits": PLAN.limits.model_copy(update={"error_rate_max": 1.0})}
+)
 BAD = Behaviour(errors=0.5)
 
 Moment = Callable[[Rollout | None], bool]
@@ -58,6 +51,7 @@ class Story:
     came_true: Mapping[str, bool]
     rollouts: int = 1
     behaviours: Mapping[str, Behaviour] = field(default_factory=dict)
+    breaks_at: Mapping[str, int] = field(default_factory=dict)
 
 
 def at_once(_rollout: Rollout | None) -> bool:
@@ -136,94 +130,22 @@ FIRST = Story(
     promoted=("v1",),
     came_true={"go": True},
 )
-STORIES = (APPROVED, BAD_CANARY, ROLLBACK, ABORTED, WAITING, FIRST)
+OVERLOADED = Story(
+    "a canary that breaks under all of the traffic",
+    served=("v1",),
+    steps=(asks("rollout", "go", version="v2"),),
+    promoted=("v1",),
+    came_true={"go": False},
+    breaks_at={"v2": 100},
+)
 
+WATCHED = Story(
+    "a version that the watch takes back",
+    served=("v1",),
+    steps=(asks("rollout", "go", version="v2", plan=BLIND),),
+    promoted=("v1",),
+    came_true={"go": False},
+    breaks_at={"v2": 100},
+)
 
-def begin(story: Story, scratch: Path, settings: Settings = Settings()) -> MemoryCloud:
-    """A cloud in which everything is ready for the story, and nothing of it has happened."""
-    cloud = MemoryCloud(settings)
-    place = cloud.place(scratch)
-    for version in ("v1", "v2", "v3", "v4"):
-        register(place, version)
-    for version in story.served:
-        promote(place, version)
-    cloud.behaviours.update(story.behaviours)
-    return cloud
-
-
-def register(place: Place, version: str) -> None:
-    event = Registered(
-        version=version, digest=version[-1] * 64, accuracy=0.9, families={}, reasons=(),
-        lineage={},
-    )  # fmt: skip
-    ledger.append(place.store, lambda _state: event, by="a test", now=place.clock.now)
-
-
-def promote(place: Place, version: str) -> Ledger:
-    """Bring `version` to 100 % by a rollout of its own."""
-    return tell(place, (asks("rollout", f"promote {version} {place.clock.now()}", version=version),))
-
-
-def tell(place: Place, steps: tuple[Step, ...]) -> Ledger:
-    """All that a process does: make each request at its moment, and drive to the end."""
-    made = ledger.read(place.store).requests
-    for step in steps:
-        if step.request.id not in made:
-            _drive(place, partial(_is_time, step))
-            command.make(place, step.request)
-    ids = [step.request.id for step in steps]
-    _drive(place, lambda state: all(state.requests[id].decided for id in ids))
-    return settle(place)
-
-
-def settle(place: Place) -> Ledger:
-    """What the reconciler does afterwards: drive until the endpoint is as it should be."""
-
-    def settled(state: Ledger) -> bool:
-        rollout = state.endpoint(ENDPOINT).rollout
-        try:
-            return rollout is None or is_settled(place.endpoint(ENDPOINT).observe(), rollout)
-        except EndpointSilent:
-            return False
-
-    return _drive(place, settled)
-
-
-def _drive(place: Place, until: Callable[[Ledger], bool]) -> Ledger:
-    return drive(place, ENDPOINT, until, by="a process")
-
-
-def _is_time(step: Step, state: Ledger) -> bool:
-    """Also where another process has made the request meanwhile."""
-    return step.request.id in state.requests or step.moment(state.endpoint(ENDPOINT).rollout)
-
-
-def must_have_ended_well(story: Story, cloud: MemoryCloud, scratch: Path) -> None:
-    """The right version serves alone, nobody was lost, and each request has its own answer."""
-    place = cloud.place(scratch)
-    state, endpoint = ledger.audit(place.store), cloud.endpoints[ENDPOINT]
-    stable = story.promoted[-1]
-    assert state.endpoint(ENDPOINT).promoted == story.promoted
-    assert (endpoint.weights, [*endpoint.servers]) == ({stable: 100}, [stable])
-    assert cloud.lost(ENDPOINT) == 0
-    answers = {step.request.id: state.requests[step.request.id] for step in story.steps}
-    assert {id: answer.came_true for id, answer in answers.items()} == story.came_true
-    assert all(answer.decided and answer.reason for answer in answers.values())
-    _each_rollout_began_once(story, place)
-
-
-def _each_rollout_began_once(story: Story, place: Place) -> None:
-    began = [
-        rollout.id
-        for record in ledger.records(place.store)
-        if (rollout := getattr(record.event, "rollout", None)) is not None
-        and rollout.request in story.came_true
-        and rollout.phase is Phase.PENDING
-        and rollout.paused_at is None
-    ]
-    assert len(set(began)) == story.rollouts, began
-
-
-def repeating_changes_nothing(story: Story, cloud: MemoryCloud, scratch: Path) -> None:
-    before = ledger.read(cloud.place(scratch).store)
-    assert tell(cloud.place(scratch), story.steps) == before
+STORIES = (APPROVED, BAD_CANARY, ROLLBACK, ABORTED, WAITING, FIRST, OVERLOADED, WATCHED)

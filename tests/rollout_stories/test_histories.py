@@ -4,19 +4,20 @@ import pytest
 
 from deployments import command, ledger
 from policy.errors import Refused
+from policy.evidence.limits import Fault
 from policy.rollout.record import Phase
 from tests.places.memory import Settings
+from tests.rollout_stories.process import begin, promote, tell
 from tests.rollout_stories.stories import (
     BAD,
     BAD_CANARY,
     ENDPOINT,
+    OVERLOADED,
     PLAN,
+    WATCHED,
     Story,
     asks,
-    begin,
     in_phase,
-    promote,
-    tell,
 )
 
 
@@ -110,7 +111,9 @@ def die_at_10_percent(cloud, scratch, go):
         tell(cloud.place(scratch), (go, asks("abort", "never made", moment)))
 
 
-def test_no_weight_goes_to_servers_that_are_not_ready_where_ledger_and_endpoint_differ(tmp_path):
+def test_no_weight_goes_to_servers_that_are_not_ready_where_ledger_and_endpoint_differ(
+    tmp_path,
+):
     """The ledger says that v2 serves at 10 %; its server is gone and starts anew."""
     cloud = begin(Story("", ("v1",), (), (), {}), tmp_path, Settings(deploy_s=100))
     go = asks("rollout", "go", version="v2")
@@ -162,6 +165,21 @@ def test_counters_that_dip_for_a_while_take_nothing_back(tmp_path):
     assert answer.came_true, answer.reason
 
 
+@pytest.mark.parametrize(
+    ("story", "fault"),
+    [(OVERLOADED, Fault.LIMIT), (WATCHED, Fault.WATCH)],
+    ids=["step", "watch"],
+)
+def test_a_version_that_breaks_at_100_percent_goes_back_to_the_one_kept_beside_it(
+    tmp_path, story, fault
+):
+    """Within two orders and the metrics' lateness: stable was never undeployed."""
+    cloud = begin(story, tmp_path)
+    deploys = cloud.endpoints[ENDPOINT].lives
+    _, at = asked(cloud, tmp_path, *story.steps)
+    assert (at.rollout.fault, at.stable, deploys["v1"]) == (fault, "v1", 1)
+
+
 def test_a_request_whose_id_was_used_for_something_else_is_refused(tmp_path):
     cloud = cloud_after("v1", scratch=tmp_path)
     place = cloud.place(tmp_path)
@@ -175,12 +193,16 @@ def test_a_request_whose_id_was_used_for_something_else_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "capability"), [("smoke_requests", "pin"), ("shadow__percent", "mirror")]
 )
-def test_a_plan_that_needs_what_the_endpoint_cannot_do_is_refused(tmp_path, setting, capability):
+def test_a_plan_that_needs_what_the_endpoint_cannot_do_is_refused(
+    tmp_path, setting, capability
+):
     cloud = cloud_after("v1", scratch=tmp_path)
     place, name = cloud.place(tmp_path), setting.split("__")[0]
-    changed = {"smoke_requests": 5} if capability == "pin" else {
-        "shadow": PLAN.shadow.model_copy(update={"percent": 5})
-    }
+    changed = (
+        {"smoke_requests": 5}
+        if capability == "pin"
+        else {"shadow": PLAN.shadow.model_copy(update={"percent": 5})}
+    )
     plan = PLAN.model_copy(update=changed)
     with pytest.raises(Refused, match=f"{name}.*needs an endpoint that can {capability}"):
         command.make(place, asks("rollout", "go", version="v2", plan=plan).request)

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.rollout_stories.mortal import Killed, Point, apart
-from tests.rollout_stories.stories import APPROVED, BAD_CANARY, begin
+from tests.rollout_stories.process import begin
+from tests.rollout_stories.stories import ABORTED, APPROVED, BAD_CANARY, FIRST
 
 
 def names(value):
@@ -41,3 +42,11 @@ def test_processes_that_each_write_one_record_and_die_finish_together(story, mor
     start = Point("start", "before", begin(story, tmp_path), "")
     mortal.go_on(start, hook=lambda _cloud: after_each_record)
     assert killed > 3
+
+
+@pytest.mark.parametrize("story", [ABORTED, FIRST], ids=names, indirect=True)
+def test_a_controller_holds_nothing_between_two_looks(story, mortal, tmp_path):
+    """The other tests stop where a run meets one that ended well; here each goes to its end."""
+    mortal.merge = False
+    for point in mortal.undisturbed(begin(story, tmp_path)):
+        mortal.go_on(point)

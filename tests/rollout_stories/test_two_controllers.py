@@ -1,24 +1,18 @@
 """Two controllers on two machines drive the same endpoint: no wrong end, nobody lost."""
 
-import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import product
 
+import numpy as np
 import pytest
 
 from tests.places.memory import nothing
 from tests.rollout_stories.mortal import At, apart
-from tests.rollout_stories.stories import (
-    APPROVED,
-    BAD_CANARY,
-    ROLLBACK,
-    begin,
-    must_have_ended_well,
-    settle,
-    tell,
-)
+from tests.rollout_stories.process import begin, must_have_ended_well, settle, tell
+from tests.rollout_stories.stories import APPROVED, BAD_CANARY, ROLLBACK
 
 STALLED_S = 200
 TWO = [APPROVED, BAD_CANARY, ROLLBACK]
@@ -32,25 +26,26 @@ class Enough(BaseException):
 def test_one_stalls_in_a_look_while_another_goes_on(story, mortal, tmp_path):
     """At each call of a look, right before it and right after: then it acts on what it saw."""
 
-    def goes_on(cloud, other):
-        def stall(_call):
-            hook, cloud.hook = cloud.hook, stop_at(cloud, cloud.time + STALLED_S * 1_000_000)
-            try:
-                mortal.process(cloud, other)
-            except Enough:
-                pass
-            cloud.hook = hook
-
-        return stall
-
-    def stalls(cloud):
-        return At(index, when, goes_on(cloud, mortal.scratch()))
-
     points = mortal.undisturbed(begin(story, tmp_path))
     for point in apart([point for point in points if point.call == "sleep"]):
         calls = mortal.calls_of_look(point)
         for index, when in product(range(len(calls)), ("before", "after")):
-            mortal.go_on(point, hook=stalls)
+            mortal.go_on(point, hook=stalling(mortal, index, when))
+
+
+def stalling(mortal, index, when):
+    """At that call another controller, on a machine of its own, drives for a while."""
+
+    def hook(cloud):
+        def other_goes_on(_call):
+            mine, cloud.hook = cloud.hook, stop_at(cloud, cloud.time + STALLED_S * 1_000_000)
+            with suppress(Enough):
+                mortal.process(cloud, mortal.scratch())
+            cloud.hook = mine
+
+        return At(index, when, other_goes_on)
+
+    return hook
 
 
 def stop_at(cloud, time):
@@ -65,10 +60,10 @@ class Baton:
     """Whoever holds it runs; at any call it may pass on."""
 
     def __init__(self, seed: int) -> None:
-        self._dice, self._turn, self._alive = random.Random(seed), 0, {0, 1}
+        self._dice, self._turn, self._alive = np.random.default_rng(seed), 0, {0, 1}
         self._changed = threading.Condition()
 
-    def run(self, *works: Callable[[], None]) -> list[BaseException]:
+    def run(self, *works: Callable[[], object]) -> list[BaseException]:
         """Run both, one at a time; what went wrong in them."""
         wrong: list[BaseException] = []
         threads = [
@@ -90,7 +85,7 @@ class Baton:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._turn == me)
 
-    def _one(self, number: int, work: Callable[[], None], wrong: list[BaseException]) -> None:
+    def _one(self, number: int, work: Callable[[], object], wrong: list[BaseException]) -> None:
         threading.current_thread().name = str(number)
         with self._changed:
             self._changed.wait_for(lambda: self._turn == number)
