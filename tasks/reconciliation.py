@@ -6,6 +6,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.runtime import flow_run
 
 from deployments import ledger
 from policy.config import Config
@@ -14,6 +15,7 @@ from policy.ledger import Ledger
 from tasks.logs import logger
 from tasks.places import place_of
 from tasks.retries import once, remote
+from tasks.rollout.channels import channels_of
 from tasks.rollout.controller import RECONCILER, drive
 from tasks.rollout.replays import replay_of
 from tasks.rollout.telling import tell
@@ -46,7 +48,7 @@ def stop_what_was_cancelled(config: Config) -> None:
 @remote
 def tell_left(config: Config, file: str) -> None:
     """Tell people what nobody has told them."""
-    tell(config, place_of(config), file)
+    tell(place_of(config), channels_of(config, file), run=str(flow_run.id or ""))
 
 
 @once

@@ -1,7 +1,8 @@
 """The rollout's report in the Prefect UI: its windows as a picture and a table."""
 
 from policy.rollout.record import Phase, Row, Tally, rows
-from tasks.reports.timeline import Times, rollout_timeline
+from tasks.reports.timeline import rollout_timeline
+from tasks.rollout.telling import Times
 
 
 def report(records: Times) -> str:

@@ -9,6 +9,7 @@ from policy.counts import LATENCY_EDGES_S
 from policy.evidence.comparison import decides_at
 from policy.rollout.record import Phase, Rollout, Row, Tally, desired_weights, rows
 from tasks.reports.pictures import CANARY, LIMIT, STABLE, figure
+from tasks.rollout.telling import Times
 
 METRICS = {
     "error_rate": ("errors", CANARY),
@@ -22,7 +23,6 @@ ENDS = {
     Phase.ROLLING_BACK: ("rolled back", CANARY),
 }
 _SLOWEST_MS = 1000 * LATENCY_EDGES_S[-1]
-Times = Sequence[tuple[datetime, Rollout]]
 
 
 def rollout_timeline(records: Times) -> str:

@@ -17,6 +17,7 @@ from policy.ledger import Ledger
 from policy.rollout.requests import Request
 from tasks.logs import logger
 from tasks.rollout.approval import ApprovalForm
+from tasks.rollout.channels import channels_of
 from tasks.rollout.telling import tell
 
 EVERY_S = 1.0
@@ -72,6 +73,6 @@ def _show(
 
 def _tell(config: Config, place: Place, file: str) -> None:
     try:
-        tell(config, place, file)
+        tell(place, channels_of(config, file), run=str(flow_run.id or ""))
     except Exception as error:  # the same
         logger().warning("not told to people now, tried again later: %r", error)

@@ -12,7 +12,7 @@ from deployments.replay import replaying
 from policy.config import Config
 from policy.errors import ArrCocError
 from policy.rollout.record import Rollout
-from tasks.rollout.controller import Replay
+from tasks.rollout.driver import Replay
 
 
 def replay_of(config: Config, place: Place, say: Callable[[str], object]) -> Replay:

@@ -13,7 +13,8 @@ from policy.errors import EndpointSilent
 from policy.ledger import Ledger
 from policy.records import Registered
 from policy.rollout.record import Phase
-from tasks.rollout.controller import drive, is_settled
+from tasks.rollout.controller import drive
+from tasks.rollout.orders import is_settled
 from tests.places.memory import MemoryCloud, Settings
 from tests.rollout_stories.stories import ENDPOINT, Step, Story, asks
 
