@@ -1,6 +1,6 @@
 # One image for the Prefect worker, training jobs and the predictor: same code, other command.
 #   worker:    prefect worker start --pool POOL
-#   training:  python -m model.train --config FILE --data DIR --output DIR
+#   job:       python -m deployments.job --store ROOT --job ORDER    (any program of model/)
 #   predictor: python -m model.serve --release DIR          (the default)
 ARG BASE=python:3.11-slim
 FROM ${BASE}

@@ -22,7 +22,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: $(STAMP)  ## the whole loop in minutes: train, gate, release, roll out, take back
+demo: $(STAMP)  ## the whole loop in minutes: train, gate, release, roll out, roll back
 	@$(BIN)/python -m flows.terminal.demo $(CONFIG)
 
 up: $(STAMP)  ## start or repair the stack: Prefect, the reconciler, the endpoints

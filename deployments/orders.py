@@ -8,16 +8,16 @@ from policy.errors import EndpointError
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_")
 
 
-def must_be_possible(endpoint: str, desired: Desired) -> None:
+def require_possible(endpoint: str, desired: Desired) -> None:
     """Raises EndpointError if `desired` can never be carried out, by whichever place."""
     versions = [release.version for release in desired.releases]
-    _must_be_plain(endpoint, versions)
-    _must_be_deployed(endpoint, versions, desired)
-    _must_add_up(endpoint, desired.weights)
-    _must_be_mirrors(endpoint, desired)
+    _require_plain(endpoint, versions)
+    _require_deployed(endpoint, versions, desired)
+    _require_sum(endpoint, desired.weights)
+    _require_mirrors(endpoint, desired)
 
 
-def _must_be_plain(endpoint: str, versions: Collection[str]) -> None:
+def _require_plain(endpoint: str, versions: Collection[str]) -> None:
     for version in versions:
         if not version or set(version) - _LETTERS:
             raise _refusal(
@@ -29,7 +29,7 @@ def _must_be_plain(endpoint: str, versions: Collection[str]) -> None:
         raise _refusal(endpoint, f"a version is named twice in {[*versions]}", "each once")
 
 
-def _must_be_deployed(endpoint: str, versions: Collection[str], desired: Desired) -> None:
+def _require_deployed(endpoint: str, versions: Collection[str], desired: Desired) -> None:
     fallback = [desired.fallback] if desired.fallback is not None else []
     for version in (*desired.weights, *fallback, *desired.mirror):
         if version not in versions:
@@ -40,7 +40,7 @@ def _must_be_deployed(endpoint: str, versions: Collection[str], desired: Desired
             )
 
 
-def _must_add_up(endpoint: str, weights: Mapping[str, int]) -> None:
+def _require_sum(endpoint: str, weights: Mapping[str, int]) -> None:
     if weights and (sum(weights.values()) != 100 or min(weights.values()) < 0):
         raise _refusal(
             endpoint,
@@ -49,7 +49,7 @@ def _must_add_up(endpoint: str, weights: Mapping[str, int]) -> None:
         )
 
 
-def _must_be_mirrors(endpoint: str, desired: Desired) -> None:
+def _require_mirrors(endpoint: str, desired: Desired) -> None:
     for version, percent in desired.mirror.items():
         if not 0 <= percent <= 100:
             raise _refusal(endpoint, f"mirror {percent} % to {version}", "0 to 100 %")

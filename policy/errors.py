@@ -16,7 +16,7 @@
     ├── EndpointSilent   the endpoint does not answer: that blames no version
     ├── Unsupported      this place cannot do what was asked
     ├── Busy             another rollout holds the endpoint
-    └── RolledBack       a rollout was taken back; stable serves all traffic again
+    └── RolledBack       a rollout was rolled back; stable serves all traffic again
 
 A message says what was found, what was expected, what holds now and what to do.
 """

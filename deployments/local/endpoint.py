@@ -25,7 +25,7 @@ from deployments.local.layout import layout_of
 from deployments.local.model_servers import ModelServers
 from deployments.local.servers import guard_of, ports_of
 from deployments.local.warming import warm
-from deployments.orders import must_be_possible
+from deployments.orders import require_possible
 from policy.config import Config
 from policy.errors import Busy, EndpointError, EndpointSilent
 
@@ -72,7 +72,7 @@ class EnvoyEndpoint:
         return Observed(servers, split.weights, split.mirror)
 
     def apply(self, desired: Desired) -> None:
-        must_be_possible(self.name, desired)
+        require_possible(self.name, desired)
         versions = [release.version for release in desired.releases]
         with self._exclusive():
             split, servers = self._plane.split(), self._models.present()

@@ -8,7 +8,7 @@ from policy.config.section import Items, Section
 
 
 class Notifications(Section):
-    """Who is told of a rollout that starts, waits for approval, is promoted or taken back."""
+    """Who is told of a rollout that starts, waits for approval, is promoted or rolled back."""
 
     blocks: Items[Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")]] = Field(
         description="Prefect notification blocks, as slack-webhook/ops; none: nobody"

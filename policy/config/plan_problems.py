@@ -94,7 +94,7 @@ def _too_few(
         yield (
             f"replay_per_s (={plan.replay_per_s:g}) gives {replayed:.3g} requests at {where} "
             f"in the {time_s:g} s there are, and {needed} are needed: where nobody else asks, "
-            "every version would be taken back"
+            "every version would be rolled back"
         )
 
 

@@ -1,4 +1,4 @@
-"""The section `rollout`: how a version meets live traffic and what takes it back."""
+"""The section `rollout`: how a version meets live traffic and what rolls it back."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -47,7 +47,7 @@ class Judge(Section):
     """Sequential comparison of the canary with stable (policy/evidence/tests.py)."""
 
     alpha: Alpha = Field(
-        description="chance that a version as good as stable is taken back by comparison, "
+        description="chance that a version as good as stable is rolled back by comparison, "
         "however often one looks; shared by errors, latency and accuracy"
     )
     error_rate_margin: Fraction = Field(
@@ -102,7 +102,7 @@ class Watch(Section):
     """After the rollout: stable is kept as a backup and takes over past these limits."""
 
     s: Seconds = Field(description="how long; 0: no watch, the old version goes at once")
-    requests_min: Count = Field(description="with fewer the version is taken back")
+    requests_min: Count = Field(description="with fewer the version is rolled back")
     error_rate_max: Fraction
     latency_p95_s_max: float = Field(description="an edge of policy.counts.LATENCY_EDGES_S")
     availability_min: Fraction = Field(description="share of the watch the version is ready")
@@ -145,7 +145,7 @@ class Analysis(Section):
         if not self.dry_run and not conditions:
             yield (
                 "success_condition and failure_condition are both empty: every measurement "
-                "would succeed, and no version would be taken back; write one, or dry_run: true"
+                "would succeed, and no version be rolled back; write one, or dry_run: true"
             )
         elif conditions and "result." not in conditions:
             yield (
@@ -162,7 +162,7 @@ class Analysis(Section):
 
 
 class Deadlines(Section):
-    """How long a rollout may stay in one state before it is taken back."""
+    """How long a rollout may stay in one state before it is rolled back."""
 
     deploying_s: Duration
     smoke_s: Duration

@@ -201,7 +201,7 @@ def finished(rollout: Rollout) -> bool:
 def desired_weights(rollout: Rollout) -> dict[str, int]:
     """The split that should be real, in percent: adds up to 100, names only who gets some.
 
-    Empty while nothing may serve: a first version that has no weight yet, or was taken back.
+    Empty while nothing may serve: a first version that has no weight yet, or was rolled back.
     An unready version gets nothing as long as there is a stable one to take over.
     """
     share = _canary_weight(rollout)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deployments import Desired, Json, Observed, Release, Reply, Server
-from deployments.orders import must_be_possible
+from deployments.orders import require_possible
 from policy.counts import LATENCY_EDGES_S
 from policy.errors import EndpointError, Unsupported
 from tests.places.memory_telemetry import Counter, Traffic
@@ -135,7 +135,7 @@ class MemoryEndpoint:
 
     def apply(self, desired: Desired) -> None:
         with self._cloud.call("apply"):
-            must_be_possible(self.name, desired)
+            require_possible(self.name, desired)
             self._must_be_able(desired)
             state, settings = self._state, self._cloud.settings
             if not state.orders or state.orders[-1][1] != desired:

@@ -113,7 +113,7 @@ def _health_check() -> Json:
 def _outliers() -> Json:
     """Eject a server that cannot be reached, for a moment; never one that answers badly.
 
-    A canary that answers 5xx must go on being measured until the rollout takes it back;
+    A canary that answers 5xx must go on being measured until the rollout is rolled back;
     the retry already keeps its errors from the clients.
     """
     return {
