@@ -64,9 +64,8 @@ lock: $(STAMP)  ## resolve constraints.txt anew
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev pyproject.toml \
 	  --upgrade --no-annotate --no-emit-package torch -o constraints.txt
 
-clean: $(STAMP)  ## stop the stack and delete everything it kept
-	@$(BIN)/python -m deployments.local down $(CONFIG)
-	rm -rf .arr-coc
+clean: $(STAMP)  ## stop the stack and delete everything that this configuration kept
+	@$(BIN)/python -m deployments.local clean $(CONFIG)
 
 # torch first and by pip: uv would choose the CUDA build on Linux even where a CPU wheel is given.
 $(STAMP): pyproject.toml constraints.txt

@@ -26,7 +26,7 @@ def make(place: Place, request: Request, run: str = "") -> Answer:
         if request.id in state.requests:
             _require_same(state.requests[request.id], request)
             return None
-        if request.version:
+        if request.kind == "rollout":
             state.version(request.version)
         at = state.endpoint(request.endpoint)
         id = f"{request.endpoint}-{state.number + 1}"

@@ -8,6 +8,7 @@ the chain names its SHA-256. Records are the truth, and `audit` folds all of the
 """
 
 import hashlib
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from policy.records import Event, Record, Registered, Snapshotted, broken, decod
 SNAPSHOT_EVERY = 200
 _FOLDER = "ledger-snapshots"
 _READERS = 16
+_RECORD = re.compile(r"ledger/\d{8}\.json")
 _KEPT = 16  # states among which the audit finds the one of a snapshot; seldom another one
 
 
@@ -73,9 +75,23 @@ def append(
         after = _folded_first(state, record)
         try:
             store.create(key(record.number), record.encode())
-        except AlreadyExists:
+        except AlreadyExists as error:
+            state = _after_losing(store, state, error)
             continue
         return _with_snapshot(store, after, now)
+
+
+def _after_losing(store: Store, state: Ledger, error: AlreadyExists) -> Ledger:
+    """The state with what somebody else wrote. Raises LedgerError if that cannot be read."""
+    after = read(store, state)
+    if after.number == state.number:
+        raise LedgerError(
+            f"{key(state.number + 1)} exists and cannot be read as a record",
+            expected="a plain object under that name, or none",
+            holds="nothing was written",
+            do="look what lies there; it is no record of ours",
+        ) from error
+    return after
 
 
 def records(store: Store, first: int = 1, last: int | None = None) -> Iterator[Record]:
@@ -139,15 +155,15 @@ def _read_from_nothing(store: Store) -> Ledger:
 
 def _snapshot(store: Store, name: str) -> Ledger | None:
     """The state in a snapshot; None if no record of the chain vouches for it."""
-    data = store.read(name)
     try:
+        data = store.read(name)
         number, sha = int(name[len(_FOLDER) + 1 :][:8]), hashlib.sha256(data).hexdigest()
         envelope, _, body = data.partition(b"\n")
         if int(envelope) != STATE_VERSION:
             return None
         state = Ledger.model_validate_json(body)
-    except (ValueError, ValidationError):
-        return None
+    except (ValueError, ValidationError, StoreError, NotFound):
+        return None  # records decide, a snapshot only saves reading them
     if state.number != number or not _vouched(store, number, sha):
         return None
     head = _read_or_none(store, key(number))
@@ -226,7 +242,9 @@ def _blobs(store: Store, first: int, last: int | None) -> Iterator[tuple[str, by
     Over a network several are read at a time; on a disk that would only cost threads.
     """
     if last is None:
-        names = [*store.list("ledger", after=key(first - 1))]
+        # What else lies there (a copy, an editor's file) is no record; a gap still shows.
+        listed = store.list("ledger", after=key(first - 1))
+        names = [name for name in listed if _RECORD.fullmatch(name)]
     else:
         names = [key(number) for number in range(first, last + 1)]
     if "://" not in store.root or len(names) < _READERS:

@@ -36,7 +36,7 @@ def read_requests(data: bytes) -> Sequence[Question]:
     for number, line in enumerate(data.splitlines(), 1):
         try:
             questions.append(Question(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise DataError(
                 f"line {number} of the held-out requests: {error}",
                 expected='{"instance": …, "answer": …, "family": …}',

@@ -37,6 +37,7 @@ QUESTIONS = {
     "demo": "the whole loop in minutes, on this machine",
 }
 DEFAULT = "deployments/local.yaml"
+WAIT_MAX_S = 30 * 86400
 NAMES = {"show": ("version",), "diff": ("before", "after"), "watch": ("deployment",)}
 
 
@@ -137,10 +138,18 @@ def _who_and_why(command: argparse.ArgumentParser) -> None:
     command.add_argument("--why", required=True, type=text, help="one sentence for the ledger")
     command.add_argument("--by", default=_user(), type=text, help="who; you, if not given")
     command.add_argument("--endpoint", type=text, help="production, if not given")
-    command.add_argument("--wait-s", type=float, help="wait at most so many seconds")
+    command.add_argument("--wait-s", type=_seconds, help="wait at most so many seconds")
     command.add_argument(
         "--no-wait", action="store_true", help="only write the request: 0 says it is written"
     )
+
+
+def _seconds(text: str) -> float:
+    """A waiting time that a person may mean."""
+    seconds = float(text)
+    if not 0 <= seconds <= WAIT_MAX_S:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and {WAIT_MAX_S} seconds")
+    return seconds
 
 
 def _user() -> str:

@@ -17,11 +17,11 @@ from policy.config import load_config
 from tasks.rollout.steps import follow, request_rollback, require_came_true
 
 
-@flow(name="rollback", flow_run_name="{endpoint}", log_prints=True)
+@flow(name="rollback", flow_run_name="{why}", log_prints=True)
 def rollback(
     why: str,
     by: str = "a person",
-    endpoint: str = "production",
+    endpoint: str = "",
     config: str = "deployments/local.yaml",
 ) -> str:
     """Returns why it came true.
@@ -31,6 +31,7 @@ def rollback(
         RolledBack: if the version before could not serve.
     """
     settings = load_config(Path(config))
+    endpoint = endpoint or settings.production
     request = request_rollback(settings, endpoint, by, why)
     return require_came_true(follow(settings, request, config))
 

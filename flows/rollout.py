@@ -17,17 +17,18 @@ from policy.config import load_config
 from tasks.rollout.steps import follow, request_rollout, require_came_true
 
 
-@flow(name="rollout", flow_run_name="{endpoint}-{version}", log_prints=True)
+@flow(name="rollout", flow_run_name="{version}", log_prints=True)
 def rollout(
     version: str,
-    endpoint: str = "production",
+    endpoint: str = "",
     config: str = "deployments/local.yaml",
     by: str = "a person",
     why: str = "asked for",
 ) -> str:
     """Walk `version` through the configured weights until it is promoted or rolled back.
 
-    The request carries this run's id: run again, it is the same request. If another rollout
+    `endpoint` "" is the one with the role production. The request carries this run's id: run
+    again, it is the same request. If another rollout
     has the endpoint, this one waits for its end.
 
     Raises:
@@ -35,6 +36,7 @@ def rollout(
         RolledBack: if the version was rolled back, so that the run and the CI job turn red.
     """
     settings = load_config(Path(config))
+    endpoint = endpoint or settings.production
     request = request_rollout(settings, endpoint, version, by, why)
     require_came_true(follow(settings, request, config))
     return version

@@ -31,7 +31,7 @@ from policy.records import (
     decode,
 )
 from policy.rollout.record import Phase, Rollout, finished
-from policy.rollout.requests import Answer, settle
+from policy.rollout.requests import Answer, settle, withdrawn
 
 NO_RECORD = "0" * 64
 TOLD_PHASES = frozenset({Phase.PENDING, Phase.AWAITING_APPROVAL, Phase.DONE, Phase.ROLLED_BACK})
@@ -257,6 +257,8 @@ class _Fold:
         if answer.rollout or answer.decided:  # nothing will be started from its plan any more
             update["request"] = answer.request.model_copy(update={"plan": None})
         self._requests[id] = answer.model_copy(update=update)
+        if answer.request.kind == "rollback":
+            self._withdraw_waiting(answer.request.endpoint, answer.request.by)
         self._forget_answers()
 
     def _start(self, inputs: str, at: datetime) -> None:
@@ -274,6 +276,16 @@ class _Fold:
         decided = [id for id, answer in self._requests.items() if answer.decided]
         for id in decided[:-_ANSWERS_KEPT]:
             del self._requests[id]
+
+    def _withdraw_waiting(self, endpoint: str, by: str) -> None:
+        """After a rollback nothing begins by itself that was asked for before it."""
+        for id, answer in self._requests.items():
+            waits = not (answer.decided or answer.rollout)
+            if waits and answer.request.endpoint == endpoint:
+                why = (
+                    f"withdrawn: {by} asked for a rollback meanwhile; ask again if it is wanted"
+                )
+                self._requests[id] = withdrawn(answer, why)
 
     def _change(self, record: Record, rollout: Rollout) -> None:
         before = self._endpoints.get(rollout.endpoint, _NOTHING_YET)

@@ -7,10 +7,9 @@ a new step, and a folder of records as they were under tests/policy/records/.
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from policy.errors import LedgerError
 from policy.rollout.record import Rollout
@@ -96,7 +95,7 @@ class Record(BaseModel, frozen=True, extra="forbid"):
     schema_version: int
     number: int
     previous: str
-    at: datetime
+    at: AwareDatetime
     by: str
     run: str
     event: Event
@@ -112,7 +111,7 @@ def decode(name: str, data: bytes) -> Record:
     try:
         raw = json.loads(data)
         version = raw.get("schema_version", 1)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise broken(f"{name} is damaged (it is not a JSON object)") from error
     if not isinstance(version, int):
         raise broken(f"{name} is damaged (schema version {version!r} is no number)")

@@ -6,6 +6,14 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
+def plain(text: str) -> str:
+    """Somebody's words as text in markdown: no tag, link or picture comes of them."""
+    shown = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for sign in "\\`*_[]|!":
+        shown = shown.replace(sign, f"\\{sign}")
+    return " ".join(shown.split())
+
+
 def points(share: float) -> str:
     """A difference of two shares: 0.1 as `10 points`, 0.01 as `1 point`."""
     return f"{100 * share:.3g} point{'' if share == 0.01 else 's'}"

@@ -23,7 +23,7 @@ from tasks.places import place_of
 from tasks.retries import once, remote
 from tasks.training import Run, evaluate
 
-NOT_RELEASED = shutil.ignore_patterns(
+_NOT_RELEASED = shutil.ignore_patterns(
     ".*", "checkpoints", "wandb", "job.json", "*.log", "*.tmp"
 )
 _DIGITS = 7  # of the digest in a version's name; more where two would be called the same
@@ -103,7 +103,7 @@ def register(
     shutil.rmtree(folder, ignore_errors=True)
     for part in (trained, scores):
         source = place.store.download(part)
-        shutil.copytree(source, folder, ignore=NOT_RELEASED, dirs_exist_ok=True)
+        shutil.copytree(source, folder, ignore=_not_released, dirs_exist_ok=True)
     for name, theirs in benchmarks.items():
         (folder / "benchmarks").mkdir(exist_ok=True)
         source = place.store.download(theirs) / "scores.json"
@@ -115,6 +115,12 @@ def register(
     scored = read_scores(folder)
     shutil.rmtree(folder)
     return enter(config, published, scored, report.reasons, lineage, "retrain")
+
+
+def _not_released(folder: str, names: list[str]) -> set[str]:
+    """Neither what only the training needs, nor what a link leads to."""
+    links = {name for name in names if (Path(folder) / name).is_symlink()}
+    return {*_NOT_RELEASED(folder, names), *links}
 
 
 def publish(config: Config, folder: Path) -> Published:

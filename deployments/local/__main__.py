@@ -1,4 +1,4 @@
-"""The life of the local stack: up, status, env, down."""
+"""The life of the local stack: up, status, env, down, clean."""
 
 import argparse
 import json
@@ -7,17 +7,16 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from deployments import Health
+from deployments import Health, console
 from deployments.local.stack import life as stack
 from deployments.local.stack.health import health
 from deployments.local.stack.orchestrator import environment
 from policy.config import load_config
-from policy.errors import ArrCocError
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deployments.local", description=__doc__)
-    parser.add_argument("command", choices=["up", "down", "status", "env"])
+    parser.add_argument("command", choices=["up", "down", "status", "env", "clean"])
     parser.add_argument("config", type=Path)
     parser.add_argument("--json", action="store_true", help="status as JSON")
     parser.add_argument(
@@ -29,16 +28,19 @@ def main() -> int:
         # prefect.yaml takes these two from the environment.
         os.environ["ARR_COC_HOME"] = str(Path.cwd())
         os.environ["ARR_COC_CONFIG"] = str(asked.config.resolve())
-        stack.up(config, _say, file=asked.config, deployments=not asked.no_deploy)
+        stack.up(config, console.say, file=asked.config, deployments=not asked.no_deploy)
     elif asked.command == "down":
-        stack.down(config, _say)
+        stack.down(config, console.say)
+    elif asked.command == "clean":
+        stack.down(config, console.say)
+        stack.clean(config, console.say)
     elif asked.command == "env":
         for name, value in environment(config).items():
-            _say(f"export {name}={value}")
+            console.say(f"export {name}={value}")
     else:
         found = health(config)
         told = {"well": found.well, **asdict(found)}
-        _say(json.dumps(told) if asked.json else _table(found))
+        console.say(json.dumps(told) if asked.json else _table(found))
         return 0 if found.well else 1
     return 0
 
@@ -51,13 +53,5 @@ def _table(found: Health) -> str:
     return "\n".join(lines)
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except ArrCocError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(console.exit_code_of(main))

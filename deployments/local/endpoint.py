@@ -235,9 +235,9 @@ def _reply(reply: httpx.Response, took_s: float) -> Reply:
     version = reply.headers.get(envoy.PIN_HEADER, "")
     try:
         body = reply.json()
-        if reply.status_code == 200:
+        if reply.status_code == 200 and isinstance(body["predictions"], list):
             return Reply(200, version, tuple(body["predictions"]), took_s)
         error = str(body["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         error = f"the body is not by the contract: {reply.text[:200]!r}"
     return Reply(reply.status_code, version, (), took_s, error)

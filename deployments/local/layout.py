@@ -61,8 +61,30 @@ class Layout:
         return self.scratch / "serving" / name
 
 
+_KEPT = ("ledger", "ledger-snapshots", "releases", "keys", "runs", "data", "copies")
+
+
+def require_apart(config: Config) -> None:
+    """What may vanish must not hold what must last, whatever links and dots say.
+
+    Raises ConfigError.
+    """
+    if "://" in config.root:
+        return
+    root, scratch = Path(config.root).resolve(), Path(config.scratch).resolve()
+    inside = any(scratch.is_relative_to(root / name) for name in _KEPT)
+    if inside or root.is_relative_to(scratch):
+        raise ConfigError(
+            f"scratch (={config.scratch}) is {scratch}, and root (={config.root}) is {root}",
+            expected="a scratch that neither holds root nor lies where root keeps things",
+            holds="nothing was started",
+            do="set scratch to a folder of its own, such as .arr-coc/scratch",
+        )
+
+
 def layout_of(config: Config) -> Layout:
     """The layout below `config.scratch`, relative to the current folder. Raises ConfigError."""
+    require_apart(config)
     layout = Layout(Path(config.scratch).resolve())
     if len(bytes(layout.socket)) > _SOCKET_BYTES_MAX:
         raise ConfigError(

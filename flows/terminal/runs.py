@@ -1,13 +1,16 @@
 """The last runs of our flows, by plain HTTP: Prefect itself takes seconds to load."""
 
 import os
+from datetime import UTC, datetime, timedelta
 
 import httpx
 
 from policy.config import Config
 
 RUNS = 5
+LATE = timedelta(minutes=3)
 _TIMEOUT_S = 10.0
+Runs = list[dict[str, str]]
 
 
 def api_url(config: Config) -> str:
@@ -17,21 +20,27 @@ def api_url(config: Config) -> str:
     return os.environ.get("PREFECT_API_URL", "")
 
 
-def last_runs(config: Config) -> list[dict[str, str]]:
-    """Newest first; none if the server does not answer, which the place's health tells."""
+def last_runs(config: Config) -> tuple[Runs, str]:
+    """The last runs, newest first, and what is wrong with starting more; "" if nothing.
+
+    That no server answers at all is told by the place's health.
+    """
     url = api_url(config)
     if not url:
-        return []
+        return [], ""
     # A proxy that the environment names never reaches this machine.
     trust_env = config.local is None
     try:
         with httpx.Client(base_url=url, timeout=_TIMEOUT_S, trust_env=trust_env) as client:
-            return _read(client)
+            return _read(client), _overdue(client)
+    except httpx.HTTPStatusError as error:
+        found = f"{error.request.url.path} answers {error.response.status_code}"
+        return [], f"no run can be listed or started: {found}; to do: read prefect-server.log"
     except httpx.HTTPError:
-        return []
+        return [], ""
 
 
-def _read(client: httpx.Client) -> list[dict[str, str]]:
+def _read(client: httpx.Client) -> Runs:
     wanted = {
         "limit": RUNS,
         "sort": "START_TIME_DESC",
@@ -45,3 +54,16 @@ def _read(client: httpx.Client) -> list[dict[str, str]]:
          "state": run["state_name"], "start": run["start_time"][:19]}
         for run in found
     ]  # fmt: skip
+
+
+def _overdue(client: httpx.Client) -> str:
+    """Runs that should have started minutes ago: the worker does not get to them."""
+    before = (datetime.now(UTC) - LATE).isoformat()
+    waiting = {
+        "state": {"type": {"any_": ["SCHEDULED"]}, "name": {"any_": ["Scheduled", "Late"]}},
+        "expected_start_time": {"before_": before},
+    }
+    late = (
+        client.post("/flow_runs/count", json={"flow_runs": waiting}).raise_for_status().json()
+    )
+    return f"{late} runs should have started minutes ago; to do: make up" if late else ""

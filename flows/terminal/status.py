@@ -45,13 +45,15 @@ def collect(config: Config, place: Place) -> dict[str, Any]:
             wrong[f"endpoint {name}"] = look.silent
         endpoints.append(_endpoint(config, place, health, state, look, keys))
     wrong |= dict(untold(state, place.clock.now()))
+    runs, stuck = last_runs(config)
+    wrong |= {"Prefect's runs": stuck} if stuck else {}
     return {
         "healthy": not wrong,
         "problems": wrong,
         "endpoints": endpoints,
         "parts": [asdict(part) for part in health.parts],
         "prefect": {"url": api_url(config)},
-        "runs": last_runs(config),
+        "runs": runs,
         "ledger": {"records": state.number, "head": state.head, "problem": broken},
     }
 
@@ -71,7 +73,7 @@ def table(found: dict[str, Any]) -> str:
             )
         if endpoint["rollout"]:
             told = "  last rollout: {version} {phase} for {since}: {reason}"
-            lines.append(one_line_of(told.format_map(endpoint["rollout"])))
+            lines.append(told.format_map(endpoint["rollout"]))
     parts = found["parts"]
     ill = sum(bool(part["problem"]) for part in parts)
     lines.append(f"parts     {len(parts) - ill} well, {ill} not")
@@ -83,7 +85,7 @@ def table(found: dict[str, Any]) -> str:
     lines.append(f"ledger    {kept['records']} records, head {kept['head'][:12]}, {chain}")
     lines += [f"problem   {part}: {what}" for part, what in found["problems"].items()]
     lines.append("healthy" if found["healthy"] else "NOT healthy: see the problems above")
-    return "\n".join(lines)
+    return "\n".join(map(one_line_of, lines))
 
 
 def one_line_of(text: str) -> str:

@@ -22,12 +22,13 @@ _BEFORE_100 = frozenset(
     }
 )
 _PROMOTED = frozenset({Phase.PROMOTING, Phase.WATCHING})
+WORDS_MAX = 1000  # of who and why: every later record of a rollout may carry them
 _NOT_TESTED = frozenset({Phase.PENDING, Phase.DEPLOYING, Phase.SMOKE})
 
 
 def abort(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
     """Roll the version back, from any state that is not an end."""
-    _signed(by, why)
+    require_signed(by, why)
     _must(rollout.phase not in FINISHED, rollout, "abort", "a rollout under way")
     if rollout.phase is Phase.ROLLING_BACK:
         return rollout
@@ -37,7 +38,7 @@ def abort(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
 
 def promote_now(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
     """Skip analysis and approval; a version still has to get ready and pass its smoke."""
-    _signed(by, why)
+    require_signed(by, why)
     _must(rollout.phase in _BEFORE_100 | _PROMOTED, rollout, "promote", "a rollout under way")
     if rollout.promote_at_once or rollout.phase in _PROMOTED:
         return rollout
@@ -50,7 +51,7 @@ def promote_now(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollo
 
 def pause(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
     """Hold the present state and weight; the version is still rolled back if it fails."""
-    _signed(by, why)
+    require_signed(by, why)
     _must(rollout.phase in _BEFORE_100, rollout, "pause", "a rollout on its way to 100 %")
     if rollout.paused:
         return rollout
@@ -59,7 +60,7 @@ def pause(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
 
 def resume(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
     """Go on after a pause, with a new window; the pause does not count in the deadline."""
-    _signed(by, why)
+    require_signed(by, why)
     _must(rollout.phase not in FINISHED, rollout, "resume", "a rollout under way")
     if not rollout.paused:
         return rollout
@@ -68,7 +69,7 @@ def resume(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
 
 def approve(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
     """Let the version go to 100 %, where it is analysed once more."""
-    _signed(by, why)
+    require_signed(by, why)
     _must(rollout.phase is Phase.AWAITING_APPROVAL, rollout, "approve", "one that waits for it")
     last = len(rollout.plan.weights) - 1
     reason = f"approved by {by}: {why}"
@@ -77,7 +78,7 @@ def approve(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
 
 def reject(rollout: Rollout, by: str, why: str, at: AwareDatetime) -> Rollout:
     """Roll back a version that waits for approval."""
-    _signed(by, why)
+    require_signed(by, why)
     _must(rollout.phase is Phase.AWAITING_APPROVAL, rollout, "reject", "one that waits for it")
     return roll_back(rollout, at, Fault.REJECTED, f"rejected by {by}: {why}", by)
 
@@ -101,13 +102,18 @@ def _resumed(rollout: Rollout, at: AwareDatetime) -> Rollout:
     )
 
 
-def _signed(by: str, why: str) -> None:
-    if not by.strip() or not why.strip():
-        raise Refused(
-            f"who (={by!r}) and why (={why!r}) must both be given",
-            holds="the rollout is unchanged",
-            do="give both; they go into the ledger",
-        )
+def require_signed(by: str, why: str) -> None:
+    """Raises Refused unless both are words that a ledger can keep."""
+    for what, words in (("who", by), ("why", why)):
+        broken = words.encode(errors="ignore").decode() != words
+        if not words.strip() or broken or len(words) > WORDS_MAX:
+            found = "half a character in it" if broken else f"{len(words.strip())} characters"
+            raise Refused(
+                f"{what} has {found}: {words[:40].encode(errors='replace').decode()!r}",
+                expected=f"one sentence of at most {WORDS_MAX} characters",
+                holds="nothing was written",
+                do="say who and why; both go into the ledger",
+            )
 
 
 def _must(allowed: bool, rollout: Rollout, command: str, expected: str) -> None:

@@ -93,8 +93,10 @@ def ask(
     Raises:
         Refused: if it cannot come true now and never will; nothing is to be written.
     """
+    commands.require_signed(request.by, request.why)
     match request.kind:
         case "rollout":
+            _plan(request)
             return _rollout(request, unfinished, promoted, at, id)
         case "rollback":
             return _rollback(request, unfinished, promoted, at, id)

@@ -7,6 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from policy.config import Config
 from policy.gates.decision import GateReport
 from policy.gates.scores import Scores
+from policy.words import plain
 from tasks.places import place_of
 from tasks.release import lineage_of, read_scores
 from tasks.reports.pictures import embed, family_bars, learning_curves
@@ -47,7 +48,7 @@ def card(
     """The markdown of one card."""
     decision = "may be released" if report.passed else "refused by the gate"
     checks = "\n".join(
-        f"- {'passed' if check.passed else '**failed**'}: {check.reason}"
+        f"- {'passed' if check.passed else '**failed**'}: {plain(check.reason)}"
         for check in report.checks
     )
     shown = (
@@ -87,4 +88,4 @@ Started {_started(run)}.
 def _started(run: Run) -> str:
     return {"hand": "by hand", "schedule": "by the schedule", "event": "by an event"}[
         run.cause
-    ] + f": {run.why}"
+    ] + f": {plain(run.why)}"

@@ -1,6 +1,7 @@
 """The rollout's report in the Prefect UI: its windows as a picture and a table."""
 
 from policy.rollout.record import Phase, Row, Tally, rows
+from policy.words import plain
 from tasks.reports.timeline import rollout_timeline
 from tasks.rollout.telling import Times
 
@@ -11,16 +12,18 @@ def report(records: Times) -> str:
     windows = rows(record for _, record in records)
     ends = {Phase.DONE: "promoted", Phase.ROLLED_BACK: "**rolled back**"}
     lines = "\n".join(_line(number, row) for number, row in enumerate(windows, 1))
-    reasons = "\n".join(f"{n}. {row.verdict}: {row.reason}" for n, row in enumerate(windows, 1))
+    reasons = "\n".join(
+        f"{n}. {row.verdict}: {plain(row.reason)}" for n, row in enumerate(windows, 1)
+    )
     picture = rollout_timeline(records) if windows else ""
     seconds = (rollout.entered_at - rollout.started_at).total_seconds()
     end = ends.get(rollout.phase, rollout.phase)
     return f"""# {rollout.version} on {rollout.endpoint}: {end}
 
-{rollout.reason}
+{plain(rollout.reason)}
 
 Strategy {rollout.plan.strategy} {list(rollout.plan.weights)}. The version before: \
-{rollout.stable or "none"}. Asked for by {rollout.by}. Took {seconds:.0f} s.
+{rollout.stable or "none"}. Asked for by {plain(rollout.by)}. Took {seconds:.0f} s.
 
 {picture}
 

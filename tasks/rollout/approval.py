@@ -29,6 +29,7 @@ from policy.errors import Refused
 from policy.ledger import Ledger
 from policy.rollout.record import Phase, Rollout, deadline_s, desired_weights, stayed_s
 from policy.rollout.requests import Request
+from policy.words import plain
 from tasks.logs import logger
 from tasks.rollout.notification import approve_command
 
@@ -148,9 +149,10 @@ def closes_at(rollout: Rollout, now: datetime) -> datetime:
 def question(rollout: Rollout, until: datetime, file: str) -> str:
     """What stands above the form."""
     share = desired_weights(rollout).get(rollout.version, 0)
+    last = plain(rollout.reason)
     return (
         f"May **{rollout.version}** take all traffic of {rollout.endpoint}? It has {share} % "
-        f"now; {rollout.stable or 'nothing'} has the rest. Last window: {rollout.reason}.\n\n"
+        f"now; {rollout.stable or 'nothing'} has the rest. Last window: {last}.\n\n"
         f"Without an answer by {until:%Y-%m-%d %H:%M:%S} UTC it is rolled back. To answer "
         f"from a terminal:\n\n"
         f"    {approve_command(rollout, file)}\n"

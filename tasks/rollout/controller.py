@@ -9,7 +9,6 @@ others read along: the system frees the lock of one that dies.
 from collections.abc import Callable
 
 from deployments import Place, ledger
-from policy.errors import LedgerError, StoreError
 from policy.ledger import Ledger
 from tasks.rollout.driver import Driver, Replay, Say
 
@@ -51,8 +50,8 @@ def drive(
             state = ledger.read(place.store, state)
         driver.tell(state)
         return driver.settle(state)
-    except (LedgerError, StoreError):
-        driver.fail_safe_to_stable()
+    except Exception as error:  # whatever it is: nobody can watch a canary now
+        driver.fail_safe_to_stable(error)
         raise
     finally:
         driver.close()

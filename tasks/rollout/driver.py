@@ -67,7 +67,6 @@ class Driver:
         self._keep_replaying(rollout)
         observed = self._observe()
         unwatched_s = self._lead.unwatched_s(state.endpoint(name).last_at, rollout.plan.look_s)
-        self._lead.looked()
         if not finished(rollout):
             seen = look(self._place, state, rollout, observed, unwatched_s)
             after = advance(rollout, seen)
@@ -76,6 +75,7 @@ class Driver:
                 state = self._append(follow, state)
                 rollout = state.endpoint(name).rollout or after
         self._apply(state, rollout, observed)
+        self._lead.looked()  # a look that ends in an error is none
         if finished(rollout) and observed is not None and is_settled(observed, rollout):
             self._rests_until = self._place.clock.now() + timedelta(seconds=REST_S)
         changed = state.number != known
@@ -107,7 +107,7 @@ class Driver:
         rests = finished(rollout) and self._place.clock.now() < self._rests_until
         return rests and self._replaying is None
 
-    def fail_safe_to_stable(self) -> None:
+    def fail_safe_to_stable(self, error: Exception) -> None:
         """Give stable all traffic, whatever the rollout wants: nobody can watch it now."""
         rollout = self._last
         if rollout is None or rollout.stable is None or finished(rollout):
@@ -122,9 +122,11 @@ class Driver:
                 Release(version, server.digest) for version, server in observed.servers.items()
             )
             self._endpoint.apply(Desired(releases, {rollout.stable: 100}))
-            self._say(f"the ledger cannot be read: {rollout.stable} gets all traffic")
-        except (EndpointSilent, EndpointError) as error:
-            self._say(f"the ledger cannot be read, and the weights stay as they are: {error}")
+            self._say(
+                f"nobody can watch the canary, {rollout.stable} gets all traffic: {error!r}"
+            )
+        except (EndpointSilent, EndpointError) as silent:
+            self._say(f"nobody can watch the canary, and its weight stays: {silent}")
 
     def close(self) -> None:
         self._stop_replay()

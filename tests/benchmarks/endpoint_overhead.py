@@ -3,7 +3,7 @@
     python -m tests.benchmarks.endpoint_overhead [--seconds 5]
 
 Real Envoy, real load by wrk on loopback, everything in one run, alternating so that a busy
-machine hits both alike. The server is the stand-in of tests/local/labels.py: the figure is
+machine hits both alike. The server is the stand-in of tests/local/answers.py: the figure is
 what the endpoint adds, not how fast a model is.
 """
 

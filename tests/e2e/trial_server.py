@@ -1,4 +1,4 @@
-"""A stand-in model server whose faults begin under traffic; see tests/local/labels.py.
+"""A stand-in model server whose faults begin under traffic; see tests/local/answers.py.
 
 More in `behaviour.json`: {"after": requests answered well first, "late_fails_every",
 "wrong_every", "dies_every", "late_delay_s", "fails_once_there_is": file, "schema": a field,

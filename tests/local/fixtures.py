@@ -96,7 +96,7 @@ def make_release(root) -> Callable[..., Release]:
 
 
 def maker(root: Path) -> Callable[..., Release]:
-    """Publishes releases whose server behaves as told (tests/local/labels.py), each once."""
+    """Publishes releases whose server behaves as told (tests/local/answers.py), each once."""
     made: dict[str, Release] = {}
     config = load_config(PROJECT / "deployments/local.yaml")
     config = config.model_copy(update={"root": str(root), "scratch": str(root / "scratch")})

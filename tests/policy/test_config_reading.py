@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from policy.config import Config, load_config, parse_config
 from policy.errors import ConfigError
+from tests.policy.configurations import changed_one
 
 LOCAL = (Path(__file__).parents[2] / "deployments/local.yaml").read_text()
 TREE = yaml.safe_load(LOCAL)
@@ -186,3 +187,12 @@ def test_what_was_read_is_read_again_from_what_is_written():
     config = parse_config(LOCAL, "local.yaml")
     assert parse_config(config.model_dump_json(), "again") == config
     assert Config.model_validate(config.model_dump()) == config
+
+
+@pytest.mark.parametrize(
+    "path", ["rollout.bake_s", "rollout.watch.s", "rollout.deadlines.step_s", "rollout.look_s"]
+)
+def test_a_time_beyond_all_calendars_is_refused(path):
+    """It would be added to a date, and nobody could look at the canary any more."""
+    with pytest.raises(ConfigError, match=f"{path} .*less than or equal to"):
+        parse_config(changed_one(path, 1e12), "a file")

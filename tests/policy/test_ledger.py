@@ -37,9 +37,9 @@ def rollout(version, phase, stable=None, endpoint="production", **changes):
     return RolloutChanged(rollout=new.model_copy(update={"phase": phase, **changes}))
 
 
-def requested(id, version="v2", rollout="", **changes):
+def requested(id, version="v2", rollout="", kind="rollout", **changes):
     request = Request(
-        id=id, kind="rollout", endpoint="production", by="a", why="b", version=version,
+        id=id, kind=kind, endpoint="production", by="a", why="b", version=version,
         plan=PLAN,
     )  # fmt: skip
     answer = Answer(request=request, rollout=rollout, **changes)

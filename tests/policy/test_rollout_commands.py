@@ -93,7 +93,7 @@ def test_a_repeated_command_changes_nothing_more(command, phase):
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(("by", "why"), [("", "why"), ("ann", ""), ("  ", "why")])
 def test_who_and_why_are_needed(command, by, why):
-    with pytest.raises(Refused, match="who .* and why .* must both be given"):
+    with pytest.raises(Refused, match="(who|why) has 0 characters"):
         command(in_phase(Phase.AWAITING_APPROVAL), by, why, seconds(5))
 
 

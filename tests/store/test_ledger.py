@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployments import ledger
+from deployments.stores.disk import DiskStore
 from policy.errors import LedgerError, StoreError
 from policy.ledger import STATE_VERSION, Ledger, extend, fold, key, next_record
 from policy.records import RetrainingStarted, Snapshotted, Told
@@ -143,11 +144,10 @@ class TestReading:
         with pytest.raises(LedgerError, match="00000004.json found where .*00000003.json"):
             ledger.read(store)
 
-    def test_a_stranger_in_the_folder_is_found(self, cloud, store):
-        append(store, *starts(2))
+    def test_a_stranger_in_the_folder_changes_nothing(self, cloud, store):
+        state = append(store, *starts(2))
         cloud.objects["ledger/notes.txt"] = b"hello"
-        with pytest.raises(LedgerError, match="notes.txt found where"):
-            ledger.read(store)
+        assert ledger.read(store) == state
 
     def test_records_come_in_order_from_any_to_any(self, store):
         append(store, *starts(9))
@@ -277,3 +277,27 @@ class TestSnapshots:
             state = extend(state, key(record.number), record.encode())
         shown = hashlib.sha256(state.model_dump_json().encode()).hexdigest()
         assert {STATE_VERSION: shown} == SHAPE
+
+
+def test_what_else_lies_among_the_records_is_no_record(tmp_path):
+    store = DiskStore(str(tmp_path))
+    state = append(store, *starts(3))
+    for name in ("notes.txt", "00000002.json.bak", "00000001 2.json", "Thumbs.db"):
+        (tmp_path / "ledger" / name).write_text("hello")
+    assert ledger.read(store) == ledger.audit(store) == state
+
+
+def test_a_folder_in_the_next_record_s_place_is_told_and_not_waited_for(tmp_path):
+    store = DiskStore(str(tmp_path))
+    append(store, *starts(3))
+    (tmp_path / "ledger" / "00000004.json").mkdir()
+    with pytest.raises(LedgerError, match=r"00000004\.json exists and cannot be read"):
+        append(store, *starts(10, first=9))
+
+
+def test_a_link_among_the_snapshots_costs_the_snapshot_and_not_the_ledger(tmp_path):
+    store = DiskStore(str(tmp_path))
+    state = append(store, *starts(3))
+    (tmp_path / "ledger-snapshots").mkdir()
+    (tmp_path / "ledger-snapshots" / "00000003-aaaaaaaaaaaa.json").symlink_to("/dev/null")
+    assert ledger.read(store) == state

@@ -7,6 +7,7 @@ is one of the programs, brings each endpoint to what the ledger says.
 
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,6 +74,25 @@ def down(config: Config, say: Say) -> None:
     say("stopping …")
     supervisor.shutdown()
     say("stopped; the data stays in " + config.root)
+
+
+def clean(config: Config, say: Say) -> None:
+    """Delete all that this configuration kept on this machine; call it after `down`.
+
+    Raises ConfigError if `root` is no folder that a ledger lies in.
+    """
+    if "://" not in config.root:
+        root = Path(config.root).resolve()
+        if root.exists() and not (root / "ledger").is_dir() and any(root.iterdir()):
+            raise ConfigError(
+                f"root (={config.root}) is {root}, in which no ledger lies",
+                expected="a folder that this project made",
+                holds="nothing was deleted",
+                do="delete it by hand, if that is what you want",
+            )
+        shutil.rmtree(root, ignore_errors=True)
+    shutil.rmtree(layout_of(config).scratch, ignore_errors=True)
+    say(f"deleted {config.root} and {config.scratch}, as far as they are on this machine")
 
 
 def start_programs(config: Config, wanted: Sequence[Program]) -> None:
