@@ -17,7 +17,15 @@ from policy.monitoring.governor import Cause
 from tasks.release import champion, champion_scores, gate, register, require, signer
 from tasks.reports.card import release_card
 from tasks.rollout.steps import follow, request_rollout, require_came_true, wait_until_free
-from tasks.training import check, evaluate, fetch, plan, score_benchmarks, train
+from tasks.training import (
+    check,
+    evaluate,
+    fetch,
+    plan,
+    score_benchmarks,
+    train,
+    wait_for_turn,
+)
 
 
 @flow(name="retrain", flow_run_name="retrain-{cause}", log_prints=True)
@@ -48,6 +56,7 @@ def retrain(
     """
     settings = with_model(load_config(Path(config)), steps_max=steps_max)
     signer(settings)  # a missing key is told before the training, not after it
+    wait_for_turn(settings)
     run = plan(settings, seed, cause, why)
     data = fetch(settings)
     check(settings, run, data)

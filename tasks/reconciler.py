@@ -40,7 +40,7 @@ from tasks.runs import stop_cancelled
 TELL_AFTER_S = 60.0  # what is younger, the flow that drives is about to tell
 _ROUND_S = 5.0
 _AGAIN_S = 5.0
-_TELLING_S = 300.0
+_TELLING_S, _TELLING_AGAIN_S = 300.0, 20.0
 _LAST_WORDS_S = 2.0
 log = logging.getLogger("arr-coc.reconciler")
 
@@ -149,8 +149,12 @@ class Teller:
 
     def round(self, state: Ledger) -> Sequence[str]:
         now = self._place.clock.now()
-        busy = self._running is not None and self._running.poll() is None
-        if busy or now < self._again or not is_left(state, now):
+        ended = None if self._running is None else self._running.poll()
+        if self._running is not None and ended is None:
+            return ()
+        failed = ended not in (None, 0)  # Prefect's server was not up yet, say
+        soon = self._again - timedelta(seconds=_TELLING_S - _TELLING_AGAIN_S)
+        if now < (soon if failed else self._again) or not is_left(state, now):
             return ()
         self._running = subprocess.Popen(self._command)
         self._again = now + timedelta(seconds=_TELLING_S)

@@ -23,5 +23,13 @@ remote = task(
     retry_condition_fn=transient,
     cache_policy=NO_CACHE,
 )
+patient = task(
+    retries=60,
+    retry_delay_seconds=10,
+    retry_jitter_factor=0.5,
+    retry_condition_fn=transient,
+    cache_policy=NO_CACHE,
+)
+"""For steps that wait for what goes on without them: ten minutes without a store end none."""
 once = task(cache_policy=NO_CACHE)
 """For steps whose own program already resumes and retries: another try would hide a fault."""

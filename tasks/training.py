@@ -5,12 +5,14 @@ stands for everything that went in. A job that ended well does not start again, 
 was cut short goes on from what it wrote, so a killed run that is started again loses little.
 """
 
+import fcntl
 import hashlib
 import json
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from prefect.runtime import flow_run
 from pydantic import BaseModel
@@ -21,9 +23,13 @@ from policy.ledger import Ledger
 from policy.monitoring.governor import Cause, permit
 from policy.records import RetrainingStarted
 from tasks.cancelled import ends_with_its_run
+from tasks.logs import logger
 from tasks.places import place_of
 from tasks.progress import reporter
 from tasks.retries import once, remote
+
+_TURNS: dict[Path, IO[str]] = {}
+_TURN_S = 2.0
 
 
 class Run(BaseModel, frozen=True):
@@ -40,6 +46,28 @@ class Run(BaseModel, frozen=True):
 
     def uri(self, name: str) -> str:
         return f"{self.base}/{name}"
+
+
+@once
+def wait_for_turn(config: Config) -> None:
+    """Return once no other retraining of this place runs on this machine.
+
+    The lock lasts as long as this process: the system frees it however the process dies. A
+    limit of Prefect's would end a run that waits for approval, and outlives a dead one.
+    """
+    path, told = place_of(config).scratch / "retraining.lock", False
+    while path not in _TURNS:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _TURNS[path] = file
+        except BlockingIOError:
+            file.close()
+            if not told:
+                logger().info("another retraining is under way: waiting for its end")
+            told = True
+            time.sleep(_TURN_S)
 
 
 @remote

@@ -73,6 +73,16 @@ class EnvoyEndpoint:
 
     def apply(self, desired: Desired) -> None:
         require_possible(self.name, desired)
+        try:
+            self._apply(desired)
+        except OSError as error:
+            raise EndpointSilent(
+                f"endpoint {self.name}: nothing can be written: {error}",
+                holds="what serves goes on serving",
+                do="make room on this machine's disk",
+            ) from error
+
+    def _apply(self, desired: Desired) -> None:
         versions = [release.version for release in desired.releases]
         with self._exclusive():
             split, servers = self._plane.split(), self._models.present()

@@ -4,7 +4,7 @@ The folder may vanish at any time; what must last lies in the store.
 
 supervisor/    supervisord's configuration, one file per program, its socket and lock
 logs/          one log per process, rotated
-prefect/       PREFECT_HOME with the server's database
+prefect/       PREFECT_HOME with the server's database; in root, where that is a folder
 endpoints/N/   Envoy's bootstrap, xds/ (clusters and routes), answers.db (whose truth is known),
                failed/ (why a release could not be served)
 serving/N/     the releases that endpoint N serves, each under its digest
@@ -24,6 +24,7 @@ _SOCKET_BYTES_MAX = 95
 @dataclass(frozen=True)
 class Layout:
     scratch: Path
+    home: Path
 
     @property
     def logs(self) -> Path:
@@ -43,7 +44,8 @@ class Layout:
 
     @property
     def prefect(self) -> Path:
-        return self.scratch / "prefect"
+        """PREFECT_HOME: its blocks and runs are people's own, so they lie with what lasts."""
+        return self.home / "prefect"
 
     def endpoint(self, name: str) -> Path:
         return self.scratch / "endpoints" / name
@@ -61,7 +63,7 @@ class Layout:
         return self.scratch / "serving" / name
 
 
-_KEPT = ("ledger", "ledger-snapshots", "releases", "keys", "runs", "data", "copies")
+_KEPT = ("ledger", "ledger-snapshots", "releases", "keys", "runs", "data", "copies", "prefect")
 
 
 def require_apart(config: Config) -> None:
@@ -85,7 +87,8 @@ def require_apart(config: Config) -> None:
 def layout_of(config: Config) -> Layout:
     """The layout below `config.scratch`, relative to the current folder. Raises ConfigError."""
     require_apart(config)
-    layout = Layout(Path(config.scratch).resolve())
+    scratch = Path(config.scratch).resolve()
+    layout = Layout(scratch, scratch if "://" in config.root else Path(config.root).resolve())
     if len(bytes(layout.socket)) > _SOCKET_BYTES_MAX:
         raise ConfigError(
             f"scratch (={layout.scratch}) is too long: a unix socket could not be made in it",

@@ -13,7 +13,7 @@ from flows.terminal.runs import api_url, last_runs
 from policy.config import Config
 from policy.errors import ConfigError, EndpointSilent, LedgerError, StoreError
 from policy.ledger import Ledger
-from policy.rollout.record import Rollout, deadline_s, stayed_s
+from policy.rollout.record import Phase, Rollout, deadline_s, finished, stayed_s
 from policy.words import duration
 from tasks.rollout.lead import last_look
 
@@ -72,8 +72,10 @@ def table(found: dict[str, Any]) -> str:
                 f"  {served['weight']:4} %  {served['version']}  {served['state']}  {by}"
             )
         if endpoint["rollout"]:
-            told = "  last rollout: {version} {phase} for {since}: {reason}"
+            told = "  {label}: {version} {phase} for {since}: {reason}"
             lines.append(told.format_map(endpoint["rollout"]))
+            if awaits := endpoint["rollout"]["awaits"]:
+                lines.append(f"  {awaits}")
     parts = found["parts"]
     ill = sum(bool(part["problem"]) for part in parts)
     lines.append(f"parts     {len(parts) - ill} well, {ill} not")
@@ -161,11 +163,24 @@ def _signed(served: dict[str, Any]) -> str:
     return by if served["trusted"] else f"{by}, NOT trusted"
 
 
+def _awaited(rollout: Rollout, stayed: float) -> str:
+    """What a person is to say, and what happens otherwise; "" if nobody is waited for."""
+    left = duration(max((deadline_s(rollout) or 0.0) - stayed, 0.0))
+    end = f'--why "…" --endpoint {rollout.endpoint}; without it, rolled back in {left}'
+    if rollout.paused:
+        return f"paused: .venv/bin/python -m flows resume|promote|abort {end}"
+    if rollout.phase is Phase.AWAITING_APPROVAL:
+        return f"waits for a person: .venv/bin/python -m flows approve|reject {end}"
+    return ""
+
+
 def _rollout(rollout: Rollout | None, place: Place) -> dict[str, Any] | None:
     if rollout is None:
         return None
     stayed = stayed_s(rollout, place.clock.now())
     return {
+        "label": "last rollout" if finished(rollout) else "rollout under way",
+        "awaits": _awaited(rollout, stayed),
         "version": rollout.version, "phase": rollout.phase, "reason": rollout.reason,
         "since": duration(max(stayed, 0.0)), "stayed_s": stayed,
         "deadline_s": deadline_s(rollout),

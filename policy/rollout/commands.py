@@ -119,7 +119,7 @@ def require_signed(by: str, why: str) -> None:
 def _must(allowed: bool, rollout: Rollout, command: str, expected: str) -> None:
     if not allowed:
         raise Refused(
-            f"cannot {command} the rollout of {rollout.version}: it is {rollout.phase}",
+            f"cannot {command} the rollout of {rollout.version}: its state is {rollout.phase}",
             expected=expected,
             holds=f"the rollout is unchanged: {rollout.reason}",
         )

@@ -93,7 +93,7 @@ def advance(rollout: Rollout, seen: Seen) -> Rollout:
     """
     if finished(rollout):
         return rollout
-    if seen.unwatched_s > 0:
+    if seen.unwatched_s:
         rollout = _shifted(rollout, timedelta(seconds=seen.unwatched_s))
     if rollout.phase is Phase.ROLLING_BACK:
         return _rolling_back(rollout, seen)

@@ -181,7 +181,7 @@ def _rollback(
             f"{request.endpoint} has no version before {serves}",
             expected="a version that served before",
             holds="the weights are unchanged",
-            do="roll out a version instead: python -m flows.rollout VERSION",
+            do="roll out a version instead: python -m flows rollout VERSION --why …",
         )
     back = start(
         id, request.endpoint, promoted[-2], promoted[-1], at_once(_plan(request)), request.by,

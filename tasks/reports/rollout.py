@@ -23,7 +23,7 @@ def report(records: Times) -> str:
 {plain(rollout.reason)}
 
 Strategy {rollout.plan.strategy} {list(rollout.plan.weights)}. The version before: \
-{rollout.stable or "none"}. Asked for by {plain(rollout.by)}. Took {seconds:.0f} s.
+{rollout.stable or "none"}. Asked for by {plain(records[0][1].by)}. Took {seconds:.0f} s.
 
 {picture}
 

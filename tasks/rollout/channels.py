@@ -59,7 +59,7 @@ def event_id(untold: Untold) -> UUID:
 
 
 def _notify(slug: str, file: str, untold: Untold, records: Times) -> bool:
-    sent = send(slug, records[-1][1], file)
+    sent = send(slug, records[-1][1], records[0][1].by, file)
     if sent:
         logger().info("told %s: %s", slug, untold.what)
     return sent

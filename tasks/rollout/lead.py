@@ -46,12 +46,15 @@ class Lead:
             os.pwrite(self._file.fileno(), text.ljust(40).encode(), 0)
 
     def unwatched_s(self, last_record: datetime | None, look_s: float) -> float:
-        """How long nobody looked, as far as it was longer than a few looks; else 0."""
+        """How long nobody looked, as far as it was longer than a few looks; else 0.
+
+        Negative if the clock went back: what was entered an hour from now was entered now.
+        """
         known = [at for at in (self._last_look(), last_record) if at is not None]
         if not known:
             return 0.0
         gap = self._clock.now() - max(known)
-        long = gap > timedelta(seconds=tolerated_s(look_s))
+        long = abs(gap) > timedelta(seconds=tolerated_s(look_s))
         return gap.total_seconds() if long else 0.0
 
     def _last_look(self) -> datetime | None:

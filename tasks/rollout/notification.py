@@ -23,17 +23,17 @@ TOLD = {
 }
 
 
-def send(slug: str, rollout: Rollout, file: str) -> bool:
+def send(slug: str, rollout: Rollout, asker: str, file: str) -> bool:
     """Send one message about the rollout by one notification block; whether it was sent.
 
     Args:
         file: the configuration's, for those who answer in a terminal.
     """
-    subject, body = message(rollout, file)
+    subject, body = message(rollout, asker, file)
     return _sent(slug, subject, body)
 
 
-def message(rollout: Rollout, file: str) -> tuple[str, str]:
+def message(rollout: Rollout, asker: str, file: str) -> tuple[str, str]:
     """Subject and body."""
     what = TOLD.get(rollout.phase, str(rollout.phase))
     subject = f"{rollout.endpoint}: {rollout.version} {what}"
@@ -42,7 +42,7 @@ def message(rollout: Rollout, file: str) -> tuple[str, str]:
         f"{rollout.version} on {rollout.endpoint}: {what}",
         f"reason: {rollout.reason}",
         f"it has {share} %; the version before: {rollout.stable or 'none'}",
-        f"asked for by {rollout.by}",
+        f"asked for by {asker}",
     ]
     if rollout.phase is Phase.AWAITING_APPROVAL:
         lines.append(f"answer on the run's page, or with: {approve_command(rollout, file)}")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from prefect.runtime import flow_run
 
-from deployments import Place
+from deployments import Place, ledger
 from policy.config import Config
 from policy.ledger import Ledger
 from policy.rollout.requests import Request
@@ -42,11 +42,12 @@ def people_told(
             changed.wait(EVERY_S)
             changed.clear()
             if latest:
-                _show(config, place, latest[0], form, file)
+                _show(latest[0], form)
+                _tell(config, place, request, file)
             stop.wait(EVERY_S)
         if form is not None:
             form.withdraw()
-        _tell(config, place, file)  # the end, which no look after it could show
+        _tell(config, place, request, file)  # the end, which no look after it could show
 
     # A thread has no context of its own; Prefect finds the run that it belongs to there.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
@@ -59,20 +60,22 @@ def people_told(
         thread.join(_LAST_WORDS_S)
 
 
-def _show(
-    config: Config, place: Place, state: Ledger, form: ApprovalForm | None, file: str
-) -> None:
+def _show(state: Ledger, form: ApprovalForm | None) -> None:
     try:
         if form is not None:
             form.update(state)
     except Exception as error:  # whatever it is, the rollout does not depend on it
         logger().warning("not shown to people now, tried again later: %r", error)
-    if state.untold:
-        _tell(config, place, file)
 
 
-def _tell(config: Config, place: Place, file: str) -> None:
+def _tell(config: Config, place: Place, request: Request, file: str) -> None:
+    """What became of this run's own request; the reconciler tells all the rest."""
     try:
-        tell(place, channels_of(config, file), run=str(flow_run.id or ""))
+        state = ledger.read(place.store)
+        answer = state.requests.get(request.id)
+        if answer is None or answer.rollout not in {one.rollout for one in state.untold}:
+            return
+        channels, run = channels_of(config, file), str(flow_run.id or "")
+        tell(place, channels, run=run, rollout=answer.rollout)
     except Exception as error:  # the same
         logger().warning("not told to people now, tried again later: %r", error)

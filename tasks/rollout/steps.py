@@ -22,7 +22,7 @@ from policy.rollout.plans import plan_for, plan_of
 from policy.rollout.requests import Answer, Kind, Request
 from tasks.logs import logger
 from tasks.places import place_of
-from tasks.retries import remote
+from tasks.retries import patient, remote
 from tasks.rollout.controller import drive
 from tasks.rollout.people import people_told
 from tasks.rollout.replays import replay_of
@@ -70,7 +70,7 @@ def make(config: Config, request: Request) -> str:
     return command.make(place_of(config), request, run=_run()).request.id
 
 
-@remote
+@patient
 def follow(config: Config, request: str, file: str) -> Answer:
     """Drive the endpoint until `request` is decided; returns how it was.
 
@@ -93,7 +93,7 @@ def follow(config: Config, request: str, file: str) -> Answer:
     return _answer(state, request)
 
 
-@remote
+@patient
 def wait_until_free(config: Config, endpoint: str) -> str:
     """Drive until no rollout is under way on `endpoint`; what serves there, or "none"."""
     place = place_of(config)

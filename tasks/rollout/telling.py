@@ -25,12 +25,18 @@ GIVEN_UP = timedelta(hours=24)
 
 
 def tell(
-    place: Place, channels: Mapping[str, Channel], *, run: str = "", older_than_s: float = 0.0
+    place: Place,
+    channels: Mapping[str, Channel],
+    *,
+    run: str = "",
+    rollout: str = "",
+    older_than_s: float = 0.0,
 ) -> None:
     """Tell people of everything that nobody has told them yet, by each of `channels`.
 
     Args:
         run: the flow run that tells, for the ledger.
+        rollout: tells only of this one; "" of all.
         older_than_s: what happened later is left to whoever drives.
 
     Raises what a channel raises; what was told until then is marked.
@@ -38,7 +44,8 @@ def tell(
     try:
         with exclusive(place.scratch / "telling.lock", "the telling of outcomes", wait_s=0):
             for untold in ledger.read(place.store).untold:
-                if place.clock.now() - untold.at >= timedelta(seconds=older_than_s):
+                old = place.clock.now() - untold.at >= timedelta(seconds=older_than_s)
+                if old and rollout in ("", untold.rollout):
                     _tell(place, channels, untold, run)
     except Busy:
         return  # another process on this machine is telling

@@ -267,3 +267,21 @@ def cli(*arguments, check=True):
 def _mentions(process, root):
     own = process.pid in (os.getpid(), os.getppid())
     return not own and any(str(root) in part for part in process.info["cmdline"] or ())
+
+
+def test_a_supervisord_whose_socket_was_deleted_is_ended_and_not_doubled(tmp_path_factory):
+    """Scratch vanished under it: it would start again whatever is ended."""
+    folder = Path(tempfile.mkdtemp(prefix="arr"))
+    config = configured(folder)
+    supervisor = Supervisor(layout_of(config))
+    try:
+        supervisor.start()
+        shutil.rmtree(layout_of(config).scratch)
+        assert len(supervisor._daemons()) == 1
+        supervisor.start()
+        assert len(supervisor._daemons()) == 1
+        shutil.rmtree(layout_of(config).scratch)
+    finally:
+        supervisor.shutdown()
+    assert not supervisor._daemons()
+    shutil.rmtree(folder)

@@ -79,7 +79,7 @@ def test_a_command_applies_or_is_refused_and_changes_nothing(command, phase):
     if phase in ALLOWED[command]:
         command(rollout, *SIGNED)
     else:
-        with pytest.raises(Refused, match=rf"it is {phase}; expected .*; the rollout is unch"):
+        with pytest.raises(Refused, match=rf"its state is {phase}; expected .*rollout is unch"):
             command(rollout, *SIGNED)
 
 

@@ -1,7 +1,9 @@
 """What of the local stack runs, and what serves where."""
 
+import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from deployments import Endpoint, Health, Part
 from deployments.local import endpoints_of
@@ -12,13 +14,25 @@ from deployments.local.supervisor.programs import Process, Supervisor
 from policy.config import Config
 from policy.errors import EndpointError, EndpointSilent
 
+_FREE_MIN = 200 * 2**20  # bytes
+
 
 def health(config: Config) -> Health:
     """Look at every part; a part that is down is told, not raised."""
     parts = [*_programs(Supervisor(layout_of(config)))]
     for endpoint in endpoints_of(config).values():
         parts += _endpoint(endpoint, endpoint.url)
-    return Health((*parts, _prefect(config)))
+    return Health((*parts, *_disks(config), _prefect(config)))
+
+
+def _disks(config: Config) -> Iterator[Part]:
+    folders = {"scratch": layout_of(config).scratch}
+    folders |= {} if "://" in config.root else {"root": Path(config.root).resolve()}
+    for name, folder in folders.items():
+        if folder.exists():
+            free = shutil.disk_usage(folder).free
+            few = f"only {free / 2**20:.0f} MB free; to do: make room"
+            yield Part(f"disk of {name}", "in use", few if free < _FREE_MIN else "")
 
 
 def _programs(supervisor: Supervisor) -> Iterator[Part]:

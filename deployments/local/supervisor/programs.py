@@ -161,8 +161,19 @@ class Supervisor:
         return found
 
     def end_orphans(self) -> None:
-        """End what a killed supervisord has left; it would hold the ports."""
+        """End what a killed supervisord has left; it would hold the ports.
+
+        And first a living one that cannot be reached any more because its socket was deleted:
+        it would start again whatever is ended.
+        """
+        if not self.running():
+            _end(self._daemons())
         end_all(self.url)
+
+    def _daemons(self) -> Sequence[psutil.Process]:
+        """Every supervisord that was started with this layout's configuration."""
+        conf = str(self._layout.supervisor / "supervisord.conf")
+        return [p for p in psutil.process_iter() if conf in _words(p) and _alive(p)]
 
     def shutdown(self, wait_s: float = 60) -> None:
         """Stop every program and supervisord, then whatever of theirs is left."""
@@ -170,7 +181,7 @@ class Supervisor:
             daemon = psutil.Process(self._calls.getPID())
             self._calls.shutdown()
             psutil.wait_procs([daemon], timeout=wait_s)
-        end_all(self.url)
+        self.end_orphans()
         self._layout.socket.unlink(missing_ok=True)
 
     def _writing(self) -> Any:
@@ -198,19 +209,38 @@ def end_all(url: str, wait_s: float = 10) -> None:
     below inherits it, so this also finds sessions of their own and the orphans of a
     supervisord that was killed.
     """
+    for _ in range(2):  # what one of them started meanwhile goes with the second
+        _end(descendants(url), wait_s)
+
+
+def _end(processes: Sequence[psutil.Process], wait_s: float = 10) -> None:
+    """Ask them to end, then end them."""
     for end in (psutil.Process.terminate, psutil.Process.kill):
-        left = descendants(url)
-        for process in left:
+        for process in processes:
             try:
                 end(process)
             except psutil.NoSuchProcess:
                 continue  # it ended by itself meanwhile, which is what we want
-        psutil.wait_procs(left, timeout=wait_s)
+        _, processes = psutil.wait_procs(processes, timeout=wait_s)
 
 
 def descendants(url: str) -> Sequence[psutil.Process]:
     """Living processes that were started below the supervisord at `url`."""
     return [p for p in psutil.process_iter() if _mark(p) == url and p.status() != "zombie"]
+
+
+def _words(process: psutil.Process) -> Sequence[str]:
+    try:
+        return process.cmdline()
+    except (psutil.Error, OSError):
+        return ()  # another user's, or gone
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _mark(process: psutil.Process) -> str:
