@@ -211,7 +211,7 @@ def test_another_run_that_waits_leaves_the_form_and_its_run_alone(waiting):
 
 def test_a_form_outlives_a_pause_that_moves_the_deadline(waiting, monkeypatch):
     monkeypatch.setattr("tasks.rollout.approval._GRACE", timedelta(seconds=3))
-    waiting.configure(deadlines={"approval_s": 2})
+    waiting.configure(deadlines={"approval_s": 6})
 
     def act(run):
         waiting.ask("pause", by="ada", why="lunch")
