@@ -89,7 +89,7 @@ def _after_losing(store: Store, state: Ledger, error: AlreadyExists) -> Ledger:
             f"{key(state.number + 1)} exists and cannot be read as a record",
             expected="a plain object under that name, or none",
             holds="nothing was written",
-            do="look what lies there; it is no record of ours",
+            do="see what lies there and move it away",
         ) from error
     return after
 

@@ -79,7 +79,7 @@ class EnvoyEndpoint:
             raise EndpointSilent(
                 f"endpoint {self.name}: nothing can be written: {error}",
                 holds="what serves goes on serving",
-                do="make room on this machine's disk",
+                do="free some disk space",
             ) from error
 
     def _apply(self, desired: Desired) -> None:

@@ -85,7 +85,7 @@ class Answers:
             raise StoreError(
                 f"the answers in {self._path} cannot be read or written ({error})",
                 holds="no further answer counts as labelled until they can",
-                do="make room, or delete the file: what it knows is lost",
+                do="free some disk space, or delete the file and lose the labels in it",
             ) from error
 
 

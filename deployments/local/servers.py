@@ -5,7 +5,6 @@ That is all the record there is, so it survives restarts.
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from deployments.local.envoy.configuration import Guard, Server
 from deployments.local.supervisor.programs import Supervisor
@@ -18,11 +17,6 @@ _MODEL = "model-"
 def program_name(endpoint: str, version: str) -> str:
     """The supervised program that serves `version` at `endpoint`."""
     return f"{_MODEL}{endpoint}-{version}"
-
-
-def log_of(logs: Path, endpoint: str, version: str, port: int) -> Path:
-    """Where the server on `port` writes what it has to say."""
-    return logs / f"{program_name(endpoint, version)}-{port}.log"
 
 
 def servers_of(supervisor: Supervisor, endpoint: str) -> Sequence[Server]:

@@ -140,7 +140,7 @@ def _answer(state: Ledger, request: str) -> Answer:
         raise ArrCocError(
             f"the request {request} is not in the ledger any more",
             expected="one of the newest",
-            holds="its outcome stands in `make history`",
+            holds="`make history` still shows its outcome",
         )
     return state.requests[request]
 

@@ -19,7 +19,7 @@ import yaml
 from deployments import Desired, command, ledger, local
 from deployments.local.envoy.configuration import TOKENS
 from deployments.local.envoy.program import program_of
-from deployments.local.layout import layout_of
+from deployments.local.layout import Layout, layout_of
 from deployments.local.servers import local_of, ports_of, program_name
 from deployments.local.stack import life as stack
 from deployments.local.stack.orchestrator import SERVER as PREFECT
@@ -285,3 +285,13 @@ def test_a_supervisord_whose_socket_was_deleted_is_ended_and_not_doubled(tmp_pat
         supervisor.shutdown()
     assert not supervisor._daemons()
     shutil.rmtree(folder)
+
+
+def test_a_program_that_is_removed_while_they_are_listed_is_no_error(tmp_path):
+    """A flow and the reconciler read the folder while one of them undeploys."""
+    supervisor = Supervisor(Layout(tmp_path, tmp_path))
+    folder = tmp_path / "supervisor" / "conf.d"
+    folder.mkdir(parents=True)
+    (folder / "one.conf").write_text("[program:one]\ncommand=true\n")
+    (folder / "gone.conf").symlink_to(tmp_path / "nowhere")
+    assert [*supervisor.written()] == ["one"]

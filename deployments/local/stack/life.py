@@ -159,7 +159,7 @@ def _check_tokens(config: Config, supervisor: Supervisor) -> None:
     if config.serving.tokens_required and not os.environ.get(TOKENS, "").strip(", "):
         raise ConfigError(
             f"serving.tokens_required is true, but {TOKENS} holds no token",
-            expected="bearer tokens in the environment, parted by commas",
+            expected="bearer tokens in the environment, separated by commas",
             holds="nothing was started",
         )
     theirs = supervisor.environment().get(TOKENS, "") if supervisor.running() else None

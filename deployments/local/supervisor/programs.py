@@ -153,7 +153,8 @@ class Supervisor:
         found = {}
         for path in sorted(self._layout.programs.glob("*.conf")):
             parser = configparser.RawConfigParser()
-            parser.read(path)
+            if not parser.read(path):
+                continue  # another process removed that program since the folder was listed
             section = parser.sections()[0]
             name = section.removeprefix("program:")
             if name.startswith(prefix):
