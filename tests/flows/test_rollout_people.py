@@ -38,7 +38,10 @@ def roll_out(world):
 
 @contextmanager
 def somebody(act, but=None):
-    """`act` with the paused run's id as soon as there is one; its error is the test's."""
+    """`act` with the paused run's id as soon as there is one; its error is the test's.
+
+    Then the version is rejected, or the rollout would wait for an answer that never comes.
+    """
     failed = []
 
     def wait():
@@ -46,6 +49,7 @@ def somebody(act, but=None):
             act(paused_run(but=but))
         except BaseException as error:
             failed.append(error)
+            answer(paused_run(limit_s=5, but=but), {**YES, "decision": "reject"})
 
     thread = threading.Thread(target=wait)
     thread.start()
