@@ -1,36 +1,23 @@
 """Serve a release over HTTP: the container contract of Vertex AI.
 
     AIP_HTTP_PORT=9001 AIP_HEALTH_ROUTE=/health AIP_PREDICT_ROUTE=/predict \\
-    ARR_COC_VERSION=v1 python -m model.serve --release DIR
+    ARR_COC_VERSION=v1 ARR_COC_PICTURE_PIXELS_MAX=4000000 ARR_COC_REQUEST_PIXELS_MAX=4000000 \\
+    python -m model.serve --release DIR
 """
 
-import ctypes
-import gc
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from model.program import console
-from model.program.errors import BadInput
+from model.serving import memory
+from model.serving.address import listen, read_address
 
 # Longer than a proxy keeps an idle connection (Envoy an hour, Google's ten minutes): a request
 # sent into a connection that the server is just closing counts as an error of the version.
 KEEP_ALIVE_S = 3700
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where to serve and which version, from the environment; only host and threads default."""
-
-    host: str
-    port: int
-    health_route: str
-    predict_route: str
-    version: str
-    threads: int
+CONNECTIONS_MAX = 1024  # at a port; what comes through a socket the proxy limits
+GRACE_S = 5  # for the answers under way at SIGTERM
 
 
 def main(release: Path) -> None:
@@ -42,66 +29,24 @@ def main(release: Path) -> None:
 
     verify(release, os.environ.get("ARR_COC_DIGEST", ""))
     from model.serving.app import application
-    from model.serving.predictor import Predictor
+    from model.serving.predictor import PixelLimits, Predictor
 
-    _keep_freed_memory()
-    predictor = Predictor(release, address.threads)
+    memory.keep_freed()
+    limits = PixelLimits(address.picture_pixels_max, address.request_pixels_max)
+    predictor = Predictor(release, address.threads, limits)
     app = application(predictor, address.version, address.health_route, address.predict_route)
     import uvicorn
 
-    _freeze_loaded_objects()
-    uvicorn.run(
-        app, host=address.host, port=address.port, log_level="warning", access_log=False,
+    memory.freeze_objects()
+    memory.start_giving_back()
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False,
         http="httptools", loop="uvloop", lifespan="off", ws="none",
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=GRACE_S,
+        limit_concurrency=None if address.socket else CONNECTIONS_MAX,
     )  # fmt: skip
-
-
-def _keep_freed_memory() -> None:
-    """Keep memory that one answer freed for the next; fresh pages cost a batch of 16 a sixth.
-
-    Only the GNU C library gives memory back so eagerly, and only it has `mallopt`.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
-        libc.mallopt(M_TRIM_THRESHOLD, 256 * 2**20)
-
-
-def _freeze_loaded_objects() -> None:
-    """Exempt them from garbage collection: a pass over all of PyTorch takes 0.1 s or more."""
-    gc.collect()
-    gc.freeze()
-
-
-def read_address(environment: Mapping[str, str]) -> Address:
-    """Raises BadInput naming the variable that is missing or wrong."""
-    names = ("AIP_HTTP_PORT", "AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE", "ARR_COC_VERSION")
-    for name in names:
-        if not environment.get(name):
-            raise BadInput(f"{name} is not set", expected=f"all of {', '.join(names)}")
-    port, threads = environment["AIP_HTTP_PORT"], environment.get("ARR_COC_THREADS", "1")
-    for name, text in (("AIP_HTTP_PORT", port), ("ARR_COC_THREADS", threads)):
-        if not text.isdecimal() or not 1 <= int(text) <= 65535:
-            raise BadInput(f"{name} (={text})", expected="a whole number from 1 to 65535")
-    for name in ("AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE"):
-        if not environment[name].startswith("/"):
-            raise BadInput(
-                f"{name} (={environment[name]})", expected="a path that starts with /"
-            )
-    if environment["AIP_HEALTH_ROUTE"] == environment["AIP_PREDICT_ROUTE"]:
-        raise BadInput(
-            f"AIP_PREDICT_ROUTE (={environment['AIP_PREDICT_ROUTE']}) is also the health route",
-            expected="two routes",
-        )
-    return Address(
-        host=environment.get("ARR_COC_HOST", "127.0.0.1"),
-        port=int(port),
-        health_route=environment["AIP_HEALTH_ROUTE"],
-        predict_route=environment["AIP_PREDICT_ROUTE"],
-        version=environment["ARR_COC_VERSION"],
-        threads=int(threads),
-    )
+    with listen(address) as listener:
+        uvicorn.Server(config).run([listener])
 
 
 if __name__ == "__main__":

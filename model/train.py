@@ -33,7 +33,7 @@ def main(config: Path, data: Path, output: Path) -> None:
         launch(chosen.compute.processes, ["-m", "model.train", *sys.argv[1:]])
         return
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        from model.training.launch import end_with_parent
+        from model.program.orphans import end_with_parent
 
         end_with_parent()
     from model.training.callbacks import CheckpointSaver

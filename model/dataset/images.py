@@ -1,16 +1,62 @@
 """Decode an image file into the pixels that the network takes, in one way for all programs."""
 
 import io
+import re
+import warnings
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL import WebPImagePlugin as _  # noqa: F401  Pillow would load all of its formats for it
 
+from model.dataset.image_files import readable
 from model.program.errors import BadInput
 
 PIXELS = 80
 PIXELS_MAX = 50_000_000  # a larger picture is refused, not decoded
 
-Image.MAX_IMAGE_PIXELS = PIXELS_MAX // 2  # Pillow raises at twice this
+Image.MAX_IMAGE_PIXELS = PIXELS_MAX // 2  # Pillow raises at twice this, and warns before
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+RUN_LENGTHS = (1, 2)  # values of a BMP's compression
+ADDRESS = re.compile(r" ?<[^>]* at 0x[0-9a-f]+>")  # of our buffer; nobody else's business
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An image file of which the header was read. Nothing is decoded before `rgb`."""
+
+    name: str
+    image: Image.Image
+
+    @property
+    def pixels(self) -> int:
+        return self.image.width * self.image.height
+
+    def rgb(self) -> Image.Image:
+        """The whole picture (its first, if there are several). Raises BadInput."""
+        try:
+            with self.image as image:
+                image.load()
+                return image.convert("RGB")
+        except Exception as error:  # decoders of hostile bytes raise whatever they like
+            raise _undecodable(self.name, error) from error
+
+
+def open_file(data: bytes, name: str, pixels_max: int = PIXELS_MAX) -> Opened:
+    """Read the header of a PNG, JPEG, WebP or BMP. Raises BadInput, also for a larger one."""
+    try:
+        kind, parts = readable(data)
+        image = Image.open(io.BytesIO(parts), formats=[kind])
+        if kind == "BMP" and image.info["compression"] in RUN_LENGTHS:
+            raise ValueError("a compressed BMP, which Pillow decodes in Python")
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, "too many", pixels_max) from error
+    except Exception as error:  # as above
+        raise _undecodable(name, error) from error
+    opened = Opened(name, image)
+    if opened.pixels > pixels_max:
+        raise _too_large(name, f"{image.width} × {image.height}", pixels_max)
+    return opened
 
 
 def decode(data: bytes, name: str) -> tuple[np.ndarray, tuple[int, int]]:
@@ -18,30 +64,33 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, tuple[int, int]]:
 
     Pictures of another size are scaled, whatever their shape. Raises BadInput.
     """
-    picture = opened(data, name)
+    return scaled(open_file(data, name))
+
+
+def scaled(opened: Opened) -> tuple[np.ndarray, tuple[int, int]]:
+    """As `decode`, of a file that was opened before."""
+    picture = opened.rgb()
     size = picture.size
     if size != (PIXELS, PIXELS):
         picture = picture.resize((PIXELS, PIXELS), Image.Resampling.BOX, reducing_gap=2.0)
     return np.asarray(picture), size
 
 
-def opened(data: bytes, name: str) -> Image.Image:
-    """The whole picture, red green blue. Raises BadInput."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return image.convert("RGB")
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        ValueError,
-        SyntaxError,
-    ) as error:
-        raise BadInput(f"{name} cannot be decoded as an image ({_why(error)})") from error
+def _too_large(name: str, found: str, pixels_max: int) -> BadInput:
+    return BadInput(
+        f"{name} has {found} pixels", expected=f"at most {pixels_max}", do="send it smaller"
+    )
 
 
-def _why(error: Exception) -> str:
-    """Pillow names our buffer by its address in memory; leave that out."""
-    known = isinstance(error, UnidentifiedImageError)
-    return "no known image format" if known else str(error) or type(error).__name__
+def _undecodable(name: str, error: Exception) -> BadInput:
+    return BadInput(
+        f"{name} cannot be decoded as an image ({why(error)})",
+        expected="a whole PNG, JPEG, WebP or BMP file",
+    )
+
+
+def why(error: BaseException) -> str:
+    """What a decoder said, without the addresses in memory that Pillow tells."""
+    if isinstance(error, UnidentifiedImageError):
+        return "its header is damaged"
+    return ADDRESS.sub("", str(error))[:200] or type(error).__name__

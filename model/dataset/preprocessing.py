@@ -27,6 +27,10 @@ class Preprocessor(Protocol):
         picture they show, in its own pixels. Raises BadInput."""
         ...
 
+    def load_opened(self, opened: images.Opened) -> tuple[np.ndarray, View]:
+        """The same of a file of which the header was read before."""
+        ...
+
     def tokenize(self, questions: Sequence[str]) -> np.ndarray:
         """Questions as rows of numbers, int64 (questions, length)."""
         ...
@@ -40,7 +44,10 @@ class PlainPreprocessor:
     pixels: int = images.PIXELS
 
     def load_image(self, data: bytes, name: str) -> tuple[np.ndarray, View]:
-        pixels_PP3, (width, height) = images.decode(data, name)
+        return self.load_opened(images.open_file(data, name))
+
+    def load_opened(self, opened: images.Opened) -> tuple[np.ndarray, View]:
+        pixels_PP3, (width, height) = images.scaled(opened)
         return pixels_PP3, (0, 0, width, height)
 
     def tokenize(self, questions: Sequence[str]) -> np.ndarray:

@@ -1,9 +1,7 @@
 """Image files of a conversion: hashed, decoded once as proof, and linked into place."""
 
 import hashlib
-import io
 import os
-import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -73,15 +71,16 @@ def _place_one(wanted: Wanted) -> tuple[Wanted, str, str]:
 
 def _undecodable(data: bytes) -> str:
     """Why the image cannot be decoded; empty if it can. Every byte of it is decoded."""
-    from PIL import Image
+    from model.dataset.images import open_file, why
 
-    known = (OSError, SyntaxError, ValueError, EOFError, struct.error)
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.draft("RGB", (image.width // 8, image.height // 8))  # a JPEG's cheap way
-            image.load()
-    except (*known, Image.DecompressionBombError) as error:
-        return str(error).split(" <")[0]
+        image = open_file(data, "it").image
+        image.draft("RGB", (image.width // 8, image.height // 8))  # a JPEG's cheap way
+        image.load()
+    except BadInput as error:
+        return why(error.__cause__ or error)
+    except Exception as error:  # decoders of hostile bytes raise whatever they like
+        return why(error)
     return ""
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 NAME = "preprocessor_config.json"
+SCALED_PIXELS_MAX = 4_000_000  # 80 times as long as high; a server scales 64 in one request
 RESAMPLE = 3  # bicubic, where the file says nothing
 
 
@@ -52,7 +53,7 @@ class ImageTransform:
             self.shortest if edge == short else int(self.shortest * edge / short)
             for edge in (width, height)
         )
-        if wide * high > images.PIXELS_MAX:
+        if wide * high > SCALED_PIXELS_MAX:
             raise BadInput(
                 f"{name} has {width} × {height} pixels", expected="a less elongated image"
             )
@@ -78,7 +79,10 @@ class PretrainedPreprocessor:
         return self.image_transform.pixels
 
     def load_image(self, data: bytes, name: str) -> tuple[np.ndarray, View]:
-        picture, view = self.image_transform.scaled(images.opened(data, name), name)
+        return self.load_opened(images.open_file(data, name))
+
+    def load_opened(self, opened: images.Opened) -> tuple[np.ndarray, View]:
+        picture, view = self.image_transform.scaled(opened.rgb(), opened.name)
         return np.asarray(picture), view
 
     def tokenize(self, questions: Sequence[str]) -> np.ndarray:

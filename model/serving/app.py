@@ -2,27 +2,33 @@
 
 FastAPI finds the route and answers what is none. Both routes are plain ASGI endpoints: what a
 framework does for a declared body costs a request as much as reading it, and `parse` does it.
+
+Nothing but HTTP happens on the event loop. Small requests and large ones have a thread each, so
+that none of the small waits behind a large one; which it is the small one's thread finds out,
+from the headers of the pictures.
 """
 
-import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from model.program.errors import BadInput
-from model.serving.predictor import Predictor, parse
+from model.serving.body import parse
+from model.serving.inbox import BODY_S, Held, Inbox, TooSlow
+from model.serving.lane import Gone, Job, Lane, Overloaded
+from model.serving.predictor import Asked, Prediction, Predictor
 
-BODY_BYTES_MAX = 32_000_000
-# What is answered at once holds up the health checks meanwhile: some twenty small pictures
-# may, if the network is as quick as this. The rest goes to a thread, which costs a batch of
-# 16 a third on a busy machine.
-AT_ONCE_BYTES = 256_000
-AT_ONCE_S = 0.02
+SMALL_BYTES = 1_000_000
+SMALL_PIXELS = 1_000_000  # 20 to 40 ms of decoding
+SMALL_S = 0.1  # of the network
+SMALL_WAITING_MAX = 200
+LARGE_WAITING_MAX = 8  # a second or less each
+RETRY_AFTER_S = 1
 
 
 def application(predictor: Predictor, version: str, health: str, predict: str) -> FastAPI:
@@ -41,7 +47,8 @@ def application(predictor: Predictor, version: str, health: str, predict: str) -
         text = (
             f"{path} takes {allowed}, not {request.method}" if allowed else f"no route {path}"
         )
-        return respond(error.status_code, {"error": text}, allowed)
+        headers = {"allow": allowed} if allowed else {}
+        return respond(error.status_code, {"error": text}, headers)
 
     @app.exception_handler(Exception)
     async def _fault(_request: Request, error: Exception) -> Response:
@@ -56,10 +63,12 @@ class Responder:
     def __init__(self, version: str) -> None:
         self.version = version
 
-    def __call__(self, status: int, told: object, allow: str = "") -> Response:
-        headers = {"x-arr-version": self.version} | ({"allow": allow} if allow else {})
+    def __call__(
+        self, status: int, told: object, headers: dict[str, str] | None = None
+    ) -> Response:
         body = json.dumps(told, allow_nan=False)
-        return Response(body, status, headers, media_type="application/json")
+        every = {"x-arr-version": self.version} | (headers or {})
+        return Response(body, status, every, media_type="application/json")
 
 
 class Health:
@@ -73,43 +82,67 @@ class Health:
 class Predict:
     def __init__(self, respond: Responder, predictor: Predictor) -> None:
         self._respond_with, self._predictor = respond, predictor
-        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._inbox = Inbox()
+        self._small = Lane("small", SMALL_WAITING_MAX, watched=False)
+        self._large = Lane("large", LARGE_WAITING_MAX, watched=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await _read(Request(scope, receive))
-        except ClientDisconnect:
+            with self._inbox.one() as held:
+                response = await self._response(held, receive)
+        except Gone:
             return
-        response = await self._answer(body)
         await response(scope, receive, send)
 
-    async def _answer(self, body: bytes) -> Response:
-        if len(body) > BODY_BYTES_MAX:
-            return self._respond_with(
-                400, {"error": f"the body is larger than {BODY_BYTES_MAX} bytes"}
-            )
-        if len(body) <= AT_ONCE_BYTES and self._predictor.seconds <= AT_ONCE_S:
-            return self._respond(body)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._respond, body)
-
-    def _respond(self, body: bytes) -> Response:
+    async def _response(self, held: Held, receive: Receive) -> Response:
+        """Raises Gone."""
         try:
-            found = self._predictor.answer(parse(body, self._predictor.instances_max))
+            await self._inbox.read(held, receive)
+            return self._told(await self._answer(held, receive))
         except BadInput as error:
             return self._respond_with(400, {"error": str(error)})
+        except TooSlow:
+            told = {"error": f"the body was not complete after {BODY_S} s"}
+            return self._respond_with(408, told, {"connection": "close"})
+        except Overloaded:
+            # No 5xx: it is not this version's fault, and elsewhere it would be as much work.
+            told = {"error": "too many requests wait", "retry_after_s": RETRY_AFTER_S}
+            return self._respond_with(429, told, {"retry-after": str(RETRY_AFTER_S)})
+
+    async def _answer(self, held: Held, receive: Receive) -> Sequence[Prediction]:
+        if held.size > SMALL_BYTES:
+            return await self._large.do(
+                lambda job: self._predictor.answer(self._open(held), job.check_wanted), receive
+            )
+        found = await self._small.do(lambda job: self._if_small(held, job), receive)
+        if not isinstance(found, Large):
+            return found
+        return await self._large.do(
+            lambda job: self._predictor.answer(found.asked, job.check_wanted), receive
+        )
+
+    def _if_small(self, held: Held, job: Job) -> "Sequence[Prediction] | Large":
+        asked = self._open(held)
+        pixels = sum(one.opened.pixels for one in asked)
+        seconds = len(asked) * self._predictor.seconds
+        if pixels > SMALL_PIXELS or (len(asked) > 1 and seconds > SMALL_S):
+            return Large(asked)
+        return self._predictor.answer(asked, job.check_wanted)
+
+    def _open(self, held: Held) -> Sequence[Asked]:
+        body = b"".join(held.parts)
+        held.parts.clear()
+        return self._predictor.open(parse(body, self._predictor.instances_max))
+
+    def _told(self, found: Sequence[Prediction]) -> Response:
         predictions = [{"answer": p.answer, "confidence": p.confidence} for p in found]
         return self._respond_with(
             200, {"predictions": predictions, "deployedModelId": self._respond_with.version}
         )
 
 
-async def _read(request: Request) -> bytes:
-    """The whole body, or what came until it was too large. Raises ClientDisconnect."""
-    parts, size = [], 0
-    async for part in request.stream():
-        parts.append(part)
-        size += len(part)
-        if size > BODY_BYTES_MAX:
-            break
-    return b"".join(parts)
+@dataclass(frozen=True)
+class Large:
+    """What looked small and is not."""
+
+    asked: Sequence[Asked]

@@ -1,10 +1,8 @@
-"""Parse requests and answer them: the part of serving that knows the network."""
+"""Answer questions: the part of serving that knows the network."""
 
-import base64
-import binascii
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -12,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from model.dataset.images import Opened, open_file
 from model.network import saved_model
 from model.program.errors import BadInput
+from model.serving.body import Instance, parse
 
-IMAGE_BYTES_MAX = 10_000_000
-QUESTION_CHARACTERS_MAX = 1000
 WARM_UP = 3  # answers
 
 
 @dataclass(frozen=True)
-class Instance:
-    """One image with one question, as received."""
+class Asked:
+    """A question about a picture of which only the header was read."""
 
-    image: bytes
+    opened: Opened
     question: str
 
 
@@ -34,11 +32,20 @@ class Prediction:
     confidence: float
 
 
+@dataclass(frozen=True)
+class PixelLimits:
+    """What is decoded: of one picture, and of all pictures of a request together."""
+
+    picture: int
+    request: int
+
+
 class Predictor:
     """A verified release in memory. `seconds` is the processor time of one answer."""
 
-    def __init__(self, release: Path, threads: int) -> None:
+    def __init__(self, release: Path, threads: int, limits: PixelLimits) -> None:
         torch.set_num_threads(threads)
+        self._limits = limits
         self._subject = saved_model.load(release)
         record = json.loads((release / "architecture.json").read_text())
         self.instances_max = int(record["serving"]["instances_max"])
@@ -52,7 +59,7 @@ class Predictor:
         with path.open() as lines:
             for line in islice(lines, WARM_UP):
                 body = json.dumps({"instances": [json.loads(line)["instance"]]}).encode()
-                self.answer(parse(body, self.instances_max))
+                self.answer(self.open(parse(body, self.instances_max)))
 
     def _warm_up(self) -> float:
         """Answer, so that the first request finds everything loaded; processor seconds each.
@@ -67,14 +74,35 @@ class Predictor:
             times.append(time.thread_time())
         return min(after - before for before, after in pairwise(times))
 
-    def answer(self, instances: Sequence[Instance]) -> list[Prediction]:
-        """Raises BadInput for an image that cannot be decoded."""
-        pictures = [
-            self._subject.preprocessor.load_image(one.image, f"instances[{n}].image")
-            for n, one in enumerate(instances)
-        ]
-        pixels_NPP3 = np.stack([pixels for pixels, _ in pictures])
-        return self._ask(pixels_NPP3, [one.question for one in instances])
+    def open(self, instances: Sequence[Instance]) -> list[Asked]:
+        """Read the headers of all pictures. Raises BadInput; nothing was decoded then."""
+        asked, pixels = [], 0
+        for n, one in enumerate(instances):
+            opened = open_file(one.image, f"instances[{n}].image", self._limits.picture)
+            asked.append(Asked(opened, one.question))
+            pixels += opened.pixels
+            if pixels > self._limits.request:
+                raise BadInput(
+                    f"the pictures of instances[0] to [{n}] have {pixels} pixels together",
+                    expected=f"at most {self._limits.request} in a request",
+                    do="send them smaller, or in several requests",
+                )
+        return asked
+
+    def answer(
+        self, asked: Sequence[Asked], check_wanted: Callable[[], None] = lambda: None
+    ) -> list[Prediction]:
+        """Raises BadInput for an image that cannot be decoded.
+
+        Args:
+            check_wanted: called between pictures; raises if nobody waits for the answer.
+        """
+        pictures = []
+        for one in asked:
+            check_wanted()
+            pictures.append(self._subject.preprocessor.load_opened(one.opened)[0])
+        check_wanted()
+        return self._ask(np.stack(pictures), [one.question for one in asked])
 
     def _ask(self, pixels_NPP3: np.ndarray, questions: Sequence[str]) -> list[Prediction]:
         words_NL = self._subject.preprocessor.tokenize(questions)
@@ -87,34 +115,3 @@ class Predictor:
             Prediction(self._subject.answers[number], sure)
             for number, sure in zip(best_N.tolist(), confidence_N.tolist(), strict=True)
         ]
-
-
-def parse(body: bytes, instances_max: int) -> list[Instance]:
-    """The instances of a request's body. Raises BadInput naming what is wrong, and where."""
-    try:
-        request = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadInput("the body is not JSON", expected='{"instances": [...]}') from error
-    if not isinstance(request, dict) or not isinstance(request.get("instances"), list):
-        raise BadInput("the body has no list 'instances'", expected='{"instances": [...]}')
-    instances = request["instances"]
-    if not 1 <= len(instances) <= instances_max:
-        raise BadInput(f"{len(instances)} instances", expected=f"1 to {instances_max}")
-    return [_instance(one, f"instances[{n}]") for n, one in enumerate(instances)]
-
-
-def _instance(value: object, name: str) -> Instance:
-    if not isinstance(value, dict) or value.keys() != {"image", "question"}:
-        raise BadInput(f"{name} has the wrong keys", expected="image and question")
-    image, question = value["image"], value["question"]
-    if not isinstance(question, str) or not 1 <= len(question) <= QUESTION_CHARACTERS_MAX:
-        raise BadInput(
-            f"{name}.question",
-            expected=f"a string of 1 to {QUESTION_CHARACTERS_MAX} characters",
-        )
-    if not isinstance(image, str) or len(image) > IMAGE_BYTES_MAX * 4 // 3:
-        raise BadInput(f"{name}.image", expected=f"base64 of at most {IMAGE_BYTES_MAX} bytes")
-    try:
-        return Instance(base64.b64decode(image, validate=True), question)
-    except (binascii.Error, ValueError) as error:
-        raise BadInput(f"{name}.image is not base64 ({error})") from error

@@ -4,21 +4,15 @@ torchrun itself answers every failure with exit code 1; our callers need to know
 from a crash, and a crash from a stop that can be gone on from.
 """
 
-import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from model.program.console import log
 from model.program.errors import ModelError, Stopped
-
-LOOK_S = 0.5
 
 
 class ProcessFailed(ModelError):
@@ -48,19 +42,3 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
         if error.sigval is not signal.SIGTERM:
             raise
         raise Stopped("stopped by SIGTERM", do="run the same command again") from error
-
-
-def end_with_parent() -> None:
-    """End this process if the one that started it dies: nobody else would.
-
-    torchrun's agent cannot do it when it is killed with -9.
-    """
-    parent = os.getppid()
-
-    def look() -> None:
-        while os.getppid() == parent:
-            time.sleep(LOOK_S)
-        log("the launcher died; this process ends too")
-        os._exit(1)
-
-    threading.Thread(target=look, daemon=True).start()

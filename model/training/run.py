@@ -29,6 +29,7 @@ from model.pretrained.network import PretrainedNetwork
 from model.program.console import Progress, explain, log
 from model.program.errors import BadInput, Diverged
 from model.program.files import sha256_hex, write_json, write_whole
+from model.program.orphans import end_with_parent
 from model.program.settings import Hyperparameters, Tracking, TrainSettings
 from model.training.callbacks import CheckpointSaver, Curves
 from model.training.checkpoints import (
@@ -146,7 +147,9 @@ def _fit(
         learner.rank,
         learner.world,
     )
-    loader = DataLoader(batches, batch_size=None, num_workers=workers)
+    loader = DataLoader(
+        batches, batch_size=None, num_workers=workers, worker_init_fn=end_with_parent
+    )
     writer = BackgroundWriter(CheckpointFiles(place, settings.checkpointing.keep))
     trainer = _trainer(settings, output, writer, [curves, saver])
     try:

@@ -286,12 +286,12 @@ BROKEN = {
     "an image that is text": (
         "textvqa",
         lambda root: (root / "train_images" / f"{3:016x}.jpg").write_text("<html>not found"),
-        r"0000000000000003.jpg \(cannot identify image file",
+        r"0000000000000003.jpg \(no PNG, JPEG, WebP or BMP",
     ),
     "an empty image": (
         "textvqa",
         lambda root: (root / "train_images" / f"{3:016x}.jpg").write_bytes(b""),
-        r"0000000000000003.jpg \(cannot identify image file",
+        r"0000000000000003.jpg \(no PNG, JPEG, WebP or BMP",
     ),
     "a question without annotation": (
         "vqav2",

@@ -1,16 +1,12 @@
 """Serving: a release is verified, good requests are answered, bad ones get a 400."""
 
-import asyncio
 import base64
 import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 
 import httpx
 import pyarrow.parquet as pq
@@ -25,38 +21,15 @@ from model.network import saved_model
 from model.network.network import Network, Sizes
 from model.program.errors import BadInput
 from model.program.files import sha256_hex
-from model.serve import read_address
-from model.serving.app import AT_ONCE_BYTES, AT_ONCE_S, application
-from model.serving.predictor import Instance, Prediction, Predictor, parse
+from model.serving.body import Instance, parse
+from model.serving.predictor import PixelLimits, Predictor
 from model.serving.release import verify
-
-QUESTION = "what is the texture of the red object"
-ENVIRONMENT = {
-    "AIP_HTTP_PORT": "9000",
-    "AIP_HEALTH_ROUTE": "/health",
-    "AIP_PREDICT_ROUTE": "/predict",
-    "ARR_COC_VERSION": "v7",
-}
-
-
-def seal(folder):
-    names = sorted(p.name for p in folder.iterdir() if p.name != "MANIFEST")
-    lines = [f"{sha256_hex((folder / name).read_bytes())}  {name}\n" for name in names]
-    (folder / "MANIFEST").write_text("".join(lines))
+from tests.model.served import QUESTION, seal, sealed_release, serve, wait_until_ready
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
-    """An untrained network, sealed."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("releases") / "v7"
-    words, answers = vocabulary.build([QUESTION]), ("rows", "columns", "checks")
-    sizes = Sizes(16, len(words) + 1, len(answers), "none")
-    saved_model.save_plain(
-        folder, sizes, Network(sizes).state_dict(), words, answers, "sha256:0"
-    )
-    seal(folder)
-    return folder
+    return sealed_release(tmp_path_factory.mktemp("releases") / "v7")
 
 
 @pytest.fixture(scope="module")
@@ -64,31 +37,12 @@ def server(release):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = serve(release, port)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-        deadline = time.monotonic() + 60
-        while not reachable(client):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    process = serve(release, AIP_HTTP_PORT=str(port))
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        wait_until_ready(client, process)
         yield client
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=10)
-
-
-def serve(release, port):
-    return subprocess.Popen(
-        [sys.executable, "-m", "model.serve", f"--release={release}"],
-        env=os.environ | ENVIRONMENT | {"AIP_HTTP_PORT": str(port)},
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-
-
-def reachable(client):
-    try:
-        return client.get("/health").status_code == 200
-    except httpx.TransportError:
-        return False
+    process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -221,100 +175,15 @@ def test_what_serves_answers_as_it_was_scored(small_data, train_config, tmp_path
         row["question_id"]: row
         for row in pq.read_table(small_data / "manifest.parquet").to_pylist()
     }
-    predictor = Predictor(model, 1)
+    predictor = Predictor(model, 1, PixelLimits(100_000, 100_000))
     predictions = pq.read_table(scores / "predictions.parquet").to_pylist()
     assert len({one["predicted"] for one in predictions}) > 1
     for one in predictions:
         row = rows[one["question_id"]]
         image = (small_data / row["image"]).read_bytes()
-        [found] = predictor.answer([Instance(image, row["question"])])
+        [found] = predictor.answer(predictor.open([Instance(image, row["question"])]))
         assert found.answer == one["predicted"]
         assert found.confidence == pytest.approx(one["confidence"], abs=1e-4)
-
-
-class Told:
-    """Answers what it is told, once `may_answer` is set; notes the thread that asked."""
-
-    instances_max = 64
-
-    def __init__(self, seconds, fault=None):
-        self.seconds, self.fault, self.asked_by = seconds, fault, None
-        self.may_answer = threading.Event()
-        self.may_answer.set()
-
-    def answer(self, instances):
-        self.asked_by = threading.current_thread()
-        assert self.may_answer.wait(60)
-        if self.fault:
-            raise self.fault
-        return [Prediction("red", 0.5)] * len(instances)
-
-
-async def ask(app, parts, method="POST", path="/predict", sent=None):
-    """One request as uvicorn would hand it over; the status and the body that came back."""
-    messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
-    messages[-1]["more_body"] = False
-    sent = [] if sent is None else sent
-
-    async def receive():
-        return messages.pop(0)
-
-    async def send(message):
-        sent.append(message)
-
-    await app({"type": "http", "method": method, "path": path}, receive, send)
-    return sent[0]["status"], sent[1]["body"]
-
-
-SMALL = json.dumps({"instances": [{"image": "aGk=", "question": "x"}]}).encode()
-LARGE = SMALL + b" " * AT_ONCE_BYTES
-
-
-@pytest.mark.parametrize(
-    ("body", "seconds", "at_once"),
-    [(SMALL, AT_ONCE_S, True), (LARGE, AT_ONCE_S, False), (SMALL, 2 * AT_ONCE_S, False)],
-)
-def test_only_a_small_request_to_a_quick_network_is_answered_where_it_arrived(
-    body, seconds, at_once
-):
-    told = Told(seconds)
-    status, _ = asyncio.run(ask(application(told, "v7", "/health", "/predict"), [body]))
-    assert status == 200
-    assert (told.asked_by is threading.main_thread()) == at_once
-
-
-def test_health_is_answered_while_a_large_request_is_computed():
-    told = Told(0.001)
-    told.may_answer.clear()
-    app = application(told, "v7", "/health", "/predict")
-
-    async def both():
-        large = asyncio.create_task(ask(app, [LARGE]))
-        while told.asked_by is None:
-            await asyncio.sleep(0.01)
-        assert (await ask(app, [b""], "GET", "/health"))[0] == 200
-        assert not large.done()
-        told.may_answer.set()
-        assert (await large)[0] == 200
-
-    asyncio.run(both())
-
-
-def test_a_body_without_end_is_refused_before_it_ends():
-    parts = [b" " * 1_000_000] * 40
-    app = application(Told(0.001), "v7", "/health", "/predict")
-    status, body = asyncio.run(ask(app, parts))
-    assert status == 400
-    assert b"larger than 32000000 bytes" in body
-
-
-def test_a_fault_of_ours_is_a_500_that_tells_no_secret_and_is_logged():
-    told, sent = Told(0.001, fault=ZeroDivisionError("secret")), []
-    with pytest.raises(ZeroDivisionError):  # uvicorn logs what it catches
-        asyncio.run(ask(application(told, "v7", "/health", "/predict"), [SMALL], sent=sent))
-    assert sent[0]["status"] == 500
-    assert (b"x-arr-version", b"v7") in sent[0]["headers"]
-    assert json.loads(sent[1]["body"]) == {"error": "fault: ZeroDivisionError"}
 
 
 def test_a_server_loads_no_more_than_answering_needs():
@@ -381,28 +250,7 @@ def test_a_damaged_release_never_listens(release, tmp_path):
     folder = tmp_path / "v7"
     shutil.copytree(release, folder)
     flip(folder / "weights.safetensors")
-    process = serve(folder, 1)
+    process = serve(folder, AIP_HTTP_PORT="1")
     _, said = process.communicate(timeout=30)
     assert process.returncode == 2
     assert said.splitlines()[-1].startswith("error: release v7 is refused: weights.safetensors")
-
-
-@pytest.mark.parametrize("name", ENVIRONMENT)
-def test_each_variable_is_needed(name):
-    with pytest.raises(BadInput, match=f"{name} is not set"):
-        read_address({key: value for key, value in ENVIRONMENT.items() if key != name})
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("AIP_HTTP_PORT", "http"),
-        ("AIP_HTTP_PORT", "0"),
-        ("AIP_PREDICT_ROUTE", "predict"),
-        ("AIP_PREDICT_ROUTE", "/health"),
-    ],
-)
-def test_a_wrong_variable_is_named_with_its_value(name, value):
-    with pytest.raises(BadInput, match=rf"{name} \(={value}\)"):
-        read_address(ENVIRONMENT | {name: value})
-    assert read_address(ENVIRONMENT).host == "127.0.0.1"

@@ -32,7 +32,12 @@ from model.program.files import sha256_hex
 from tests.formats.conftest import WRITERS
 from tests.model.runner import Runner
 
-ROUTES = {"AIP_HEALTH_ROUTE": "/health", "AIP_PREDICT_ROUTE": "/predict"}
+ROUTES = {
+    "AIP_HEALTH_ROUTE": "/health",
+    "AIP_PREDICT_ROUTE": "/predict",
+    "ARR_COC_PICTURE_PIXELS_MAX": "4000000",
+    "ARR_COC_REQUEST_PIXELS_MAX": "4000000",
+}
 
 
 @pytest.fixture(scope="module")
