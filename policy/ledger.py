@@ -288,6 +288,7 @@ class _Fold:
                 self._requests[id] = withdrawn(answer, why)
 
     def _change(self, record: Record, rollout: Rollout) -> None:
+        _require_sense(record, rollout)
         before = self._endpoints.get(rollout.endpoint, _NOTHING_YET)
         same = before.rollout is not None and before.rollout.id == rollout.id
         self._endpoints[rollout.endpoint] = EndpointState(
@@ -332,6 +333,17 @@ class _Fold:
             number=record.number, at=record.at,
         )  # fmt: skip
         self._untold[untold.what] = untold
+
+
+def _require_sense(record: Record, rollout: Rollout) -> None:
+    """What every reader relies on; only a forged record is otherwise."""
+    weights = rollout.plan.weights
+    if not -1 <= rollout.step < max(len(weights), 1):
+        raise broken(f"record {record.number} is at step {rollout.step} of {len(weights)}")
+    if not all(0 <= weight <= 100 for weight in weights):
+        raise broken(f"record {record.number} has the weights {list(weights)}")
+    if not 0 < rollout.plan.judge.alpha < 1:
+        raise broken(f"record {record.number} has the alpha {rollout.plan.judge.alpha}")
 
 
 def _promoted(before: EndpointState, rollout: Rollout) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from policy.rollout.record import Rollout
 from policy.rollout.requests import Answer
 
 SCHEMA_VERSION = 2
+_TOLD_MAX = 500  # characters
 
 
 class Registered(BaseModel, frozen=True, extra="forbid"):
@@ -130,15 +131,29 @@ def decode(name: str, data: bytes) -> Record:
     return _validated(name, json.dumps({**raw, "schema_version": version}).encode())
 
 
+def cut_short(data: bytes) -> bool:
+    """Whether these are the first bytes of a record, as a machine that went off leaves them.
+
+    The last line of a record is a brace alone. Some disks fill what is lost with zeros.
+    """
+    found = data.rstrip(b"\0")
+    begins = found[: len(_BEGINS)] == _BEGINS[: len(found)]
+    return begins and b"\n}" not in found
+
+
 def broken(found: str) -> LedgerError:
+    """What a record says may be of any length and hold any sign; what is told of it may not."""
+    plain = found if found.isprintable() else ascii(found)[1:-1]
+    told = plain if len(plain) <= _TOLD_MAX else plain[:_TOLD_MAX] + "…"
     return LedgerError(
-        f"the ledger's chain is broken: {found}",
+        f"the ledger's chain is broken: {told}",
         expected="numbered records, each with the SHA-256 of the one before",
         holds="nothing was written and traffic is as it was",
         do="restore the record from a copy of the store; never edit records",
     )
 
 
+_BEGINS = b'{\n "'
 _PRESENT = b'{\n "schema_version": %d,' % SCHEMA_VERSION
 
 

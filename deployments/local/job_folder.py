@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
@@ -39,9 +39,13 @@ class Desk:
             raise
 
     def tell(self, error: JobFailed) -> None:
-        """Leave word of how the run failed. The caller holds the lock."""
+        """Leave word of how the run failed, for those who wait. The caller holds the lock.
+
+        Where there is no room for that they run the job themselves, and see.
+        """
         told = {"id": uuid4().hex, "exit_code": error.exit_code, "message": str(error)}
-        write_whole(self._failure_file, json.dumps(told))
+        with suppress(OSError):
+            write_whole(self._failure_file, json.dumps(told))
 
     @property
     def stop_file(self) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,13 @@ from deployments import Job
 from deployments.files import write_whole
 from deployments.local.job_progress import Display, Log
 from deployments.local.leash import kill_rest
-from deployments.releases.keys import without_key
+from deployments.secrets import without_secrets
 from policy.config import Compute
 from policy.errors import JobFailed
 
 _FINAL = (2, 3)  # by model/README.md: bad input, diverged; the same again ends the same
 _POLL_S = 0.1
+_ROOM_BYTES = 1 << 16  # with less its last words may have found no room
 
 
 class Program:
@@ -62,7 +64,7 @@ class Program:
             if code in _FINAL or restarts_left == 0:
                 raise self._failed(code, log.last)
             restarts_left -= 1
-            with self._log.open("a") as file:
+            with suppress(OSError), self._log.open("a") as file:  # no room ends no program
                 file.write(f"exit code {code}; started again, {restarts_left} restarts left\n")
 
     def _once(self, deadline: float, stop: Path, lock: int, log: Log, display: Display) -> int:
@@ -103,7 +105,7 @@ class Program:
 
     def _environment(self) -> Mapping[str, str]:
         threads = str(self._compute.threads)
-        ours = without_key(os.environ)
+        ours = without_secrets(os.environ)
         return {**ours, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
 
     def _late(self, last: Sequence[str]) -> JobFailed:
@@ -117,11 +119,14 @@ class Program:
 
     def _failed(self, code: int, last: Sequence[str]) -> JobFailed:
         again = "" if code in _FINAL else f" after {self._compute.restarts_max} restarts"
+        full = shutil.disk_usage(self._work).free < _ROOM_BYTES
+        why = "; the disk is full" if full else ""
+        do = "make room and run the same again: it goes on from there"
         return JobFailed(
-            f"{self._name} ended with exit code {code}{again}\n{_text(last)}\n",
+            f"{self._name} ended with exit code {code}{again}{why}\n{_text(last)}\n",
             exit_code=code,
             holds=f"what it wrote stays in {self._work}",
-            do=f"read {self._log}",
+            do=do if full else f"read {self._log}",
         )
 
 

@@ -22,7 +22,7 @@ from deployments.local.job_progress import Display
 from deployments.stores.bucket import BucketStore
 from deployments.stores.disk import DiskStore
 from policy.config import Compute
-from policy.errors import Busy
+from policy.errors import Busy, StoreError
 
 _POLL_S = 0.1
 _CANCEL_S = 30  # the leash's grace, and room for a busy machine
@@ -42,6 +42,17 @@ class LocalJobs:
 
     def run(self, job: Job, on_progress: Callable[[Mapping[str, Json]], None]) -> None:
         """See the protocol. Raises JobFailed, StoreError, NotFound (an input is not there)."""
+        try:
+            self._run(job, on_progress)
+        except OSError as error:
+            work = self._work(job, self._desk(job.key))
+            raise StoreError(
+                f"the job {job.key} cannot be run: {error}",
+                holds=f"what it wrote before is unchanged in {work}",
+                do="make room on the disk and run it again: it goes on from there",
+            ) from error
+
+    def _run(self, job: Job, on_progress: Callable[[Mapping[str, Json]], None]) -> None:
         desk, display = self._desk(job.key), Display(on_progress)
         log = self._work(job, desk) / "job.log"
         failed_before, waited = desk.failure(), False

@@ -7,6 +7,9 @@ command also ends once FILE exists, which any process may make, and once its tim
 Then it gets SIGTERM and some seconds to save its work, then SIGKILL. What descends from it is
 found by a mark in the environment, so that workers in sessions of their own (as torchrun
 starts them) end too. Ends as the command did, by the same signal if by one.
+
+If the leash itself is killed with -9, its guard, a fork of it that waits for nothing else,
+kills all that has the mark, whether or not somebody is left who started the leash.
 """
 
 import argparse
@@ -19,7 +22,9 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -35,6 +40,7 @@ def main() -> None:
     parser.add_argument("command", nargs=argparse.REMAINDER)
     asked = parser.parse_args()
     mark, deadline = asked.mark, time.monotonic() + asked.limit_s
+    guard = Guard(mark)
     child = subprocess.Popen(
         asked.command,
         env={**os.environ, _MARK: mark},
@@ -46,9 +52,41 @@ def main() -> None:
         if _let_go() or time.monotonic() > deadline or (asked.stop and asked.stop.exists()):
             _end(child, mark)
     kill_rest(mark)
+    guard.dismiss()
     if child.returncode < 0:
         _die_by(-child.returncode)
     sys.exit(child.returncode)
+
+
+class Guard:
+    """A process in a session of its own that outlives this one, to kill what has `mark`.
+
+    It holds what this process holds, so that a job's lock is free only once all is over.
+    """
+
+    def __init__(self, mark: str) -> None:
+        waits, self._held = os.pipe()  # neither end is inherited by a command
+        self._pid = os.fork()
+        if self._pid == 0:
+            _wait_and_kill(waits, self._held, mark)
+        os.close(waits)
+
+    def dismiss(self) -> None:
+        """There is nothing left to kill."""
+        with suppress(BrokenPipeError):  # somebody has killed it
+            os.write(self._held, b"x")
+        os.close(self._held)
+        os.waitpid(self._pid, 0)
+
+
+def _wait_and_kill(waits: int, held: int, mark: str) -> NoReturn:
+    try:
+        os.setsid()
+        os.close(held)
+        if not os.read(waits, 1):
+            kill_rest(mark)
+    finally:
+        os._exit(0)
 
 
 def _let_go() -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from policy.config.section import Name, Pair, Port, Positive, Section
+from policy.config.section import Name, Port, Positive, Section
 
 _GOOGLE_PROJECT = r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$"
 _REGION = r"^[a-z]+(-[a-z]+)+-?[0-9]$"
@@ -16,44 +16,36 @@ Image = Annotated[str, Field(pattern=_IMAGE)]
 
 
 class LocalEndpoint(Section):
-    """Where one endpoint listens."""
+    """Where one endpoint listens for its clients; its operators have a unix socket."""
 
     port: Port = Field(description="requests of clients")
-    admin_port: Port = Field(description="Envoy's own administration")
 
 
 class Local(Section):
-    """The servers of the place `local`. All listen on 127.0.0.1."""
+    """The servers of the place `local`. All listen on 127.0.0.1, model servers on no port."""
 
     prefect_port: Port
     metrics_port: Port = Field(description="Prometheus metrics of rollouts and endpoints")
     endpoints: dict[Name, LocalEndpoint] = Field(
         description="the same names as in the section endpoints"
     )
-    model_ports: Pair[Port] = Field(description="first and last port of model servers")
     threads: Positive = Field(description="CPU threads of each model server")
 
     @property
     def ports(self) -> dict[str, int]:
-        """Every port that is not a model server's, by the dotted path of its setting."""
+        """Every port, by the dotted path of its setting."""
         single = {
             "local.prefect_port": self.prefect_port,
             "local.metrics_port": self.metrics_port,
         }
         for name, one in self.endpoints.items():
             single[f"local.endpoints.{name}.port"] = one.port
-            single[f"local.endpoints.{name}.admin_port"] = one.admin_port
         return single
 
     def problems(self) -> Iterator[str]:
-        first, last = self.model_ports
-        if first > last:
-            yield f"model_ports (={[first, last]}) must rise"
         known: dict[int, str] = {}
         for path, port in self.ports.items():
             name = path.removeprefix("local.")
-            if first <= port <= last:
-                yield f"{name} (={port}) lies inside model_ports (={[first, last]})"
             if port in known:
                 yield f"{name} (={port}) must differ from {known[port]}: only one could listen"
             known[port] = name

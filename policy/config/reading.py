@@ -13,6 +13,7 @@ from policy.config.file import Config
 from policy.errors import ConfigError
 
 _SHOWN_MAX = 200  # characters of a value
+_LINES_MAX, _LINE_MAX = 50, 1000  # wrong settings told at once, characters of each
 _KEY_LENGTH = 64  # a text as long as this below `signing` may be a key
 _SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
 
@@ -49,9 +50,11 @@ def parse_config(text: str, name: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        wrong = [f"  {line}" for line in _lines(error, tree)]
+        wrong = [f"  {_cut(line, _LINE_MAX)}" for line in _lines(error, tree)]
+        more = [f"  and {len(wrong) - _LINES_MAX} more"] if len(wrong) > _LINES_MAX else []
+        told = "\n".join([*wrong[:_LINES_MAX], *more])
         raise ConfigError(
-            f"{name} has {len(wrong)} wrong setting(s):\n" + "\n".join(wrong) + "\n",
+            f"{name} has {len(wrong)} wrong setting(s):\n{told}\n",
             holds="nothing was started",
             do=f"correct {name}; deployments/schema.json lists every setting",
         ) from error
@@ -72,7 +75,7 @@ def with_model(config: Config, **changes: object) -> Config:
 
 def _unreadable(name: str, problem: str) -> ConfigError:
     return ConfigError(
-        f"{name} cannot be read: {problem}",
+        f"{name} cannot be read: {_cut(problem, _LINE_MAX)}",
         holds="nothing was started",
         do=f"correct {name}",
     )
@@ -120,4 +123,8 @@ def _value(found: Any, path: str) -> str:
     unknown = found["type"] == "extra_forbidden" and _SECRET.search(name)
     if unknown or (path.startswith("signing") and len(text) > _KEY_LENGTH):
         return " (not shown here: it may be a secret)"
-    return f" (={text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + '…'})"
+    return f" (={_cut(text, _SHOWN_MAX)})"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + "…"

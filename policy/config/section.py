@@ -9,10 +9,11 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[float, Field(ge=1e-9, lt=0.5)]  # smaller ones ask for proof beyond counting
 Percent = Annotated[int, Field(ge=0, le=100)]
 Port = Annotated[int, Field(ge=1024, le=65535)]
-# A date in ten thousand years is none, and a number of ten digits is a slip: both are bounded.
-_YEAR_S, _MOST = 366 * 86400, 10**9
+# A date in ten thousand years is none, a number of ten digits is a slip, and what is divided by
+# a time shorter than any is infinite: all three are bounded.
+_YEAR_S, _MOST, _SHORTEST_S = 366 * 86400, 10**9, 0.001
 Seconds = Annotated[float, Field(ge=0, le=_YEAR_S)]
-Duration = Annotated[float, Field(gt=0, le=_YEAR_S)]  # seconds
+Duration = Annotated[float, Field(ge=_SHORTEST_S, le=_YEAR_S)]  # seconds
 Count = Annotated[int, Field(ge=0, le=_MOST)]
 Positive = Annotated[int, Field(ge=1, le=_MOST)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]

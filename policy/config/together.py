@@ -89,12 +89,15 @@ def _keeps_checkpoints(config: "Config") -> Iterator[str]:
         )
 
 
-def _lets_the_replay_in(config: "Config") -> Iterator[str]:
-    rate, replay = config.serving.rate_per_s, config.rollout.replay_per_s
-    if 0 < rate < replay:
+def _keeps_its_tokens(config: "Config") -> Iterator[str]:
+    tokens, scratch = (
+        PurePosixPath(posixpath.normpath(path))
+        for path in (config.serving.tokens, config.scratch)
+    )
+    if config.serving.tokens and tokens.is_relative_to(scratch):
         yield (
-            f"rollout.replay_per_s (={replay:g}) is above serving.rate_per_s (={rate}): the "
-            "replay would be refused with 429"
+            f"serving.tokens (={tokens}) lies in scratch (={scratch}), which may vanish at any "
+            "time: nobody would be let in"
         )
 
 
@@ -106,17 +109,6 @@ def _endpoints_have_ports(config: "Config") -> Iterator[str]:
             f"local.endpoints has ports for {sorted(config.local.endpoints)}, but the "
             f"endpoints are {sorted(config.endpoints)}"
         )
-    (first, last), needed = config.local.model_ports, _servers_at_most(config)
-    if last - first + 1 < needed:
-        yield (
-            f"local.model_ports (={[first, last]}) has {last - first + 1} port(s), and two "
-            f"versions at each endpoint need {needed}: a new version could not start beside "
-            "the one that serves"
-        )
-
-
-def _servers_at_most(config: "Config") -> int:
-    return sum(2 * endpoint.replicas for endpoint in config.endpoints.values())
 
 
 def _is_path(text: str) -> bool:
@@ -132,5 +124,5 @@ _CHECKS: tuple[Callable[["Config"], Iterator[str]], ...] = (
     _ends_in_production,
     _endpoints_have_ports,
     _keeps_checkpoints,
-    _lets_the_replay_in,
+    _keeps_its_tokens,
 )

@@ -8,17 +8,22 @@ from policy.config import Retraining
 from policy.errors import Refused
 
 _ALMOST_A_MINUTE = timedelta(minutes=1) - timedelta(microseconds=1)  # to round up
+_CLOCKS_DIFFER = timedelta(minutes=10)  # of two machines; a start so far ahead is just now
 Cause = Literal["hand", "schedule", "event"]
 
 
 def permit(cause: Cause, starts: Sequence[datetime], config: Retraining, now: datetime) -> None:
     """Check the cooldown and the daily budget against earlier `starts` (any order).
 
+    A start that lies in the future was written by a clock that was wrong, and tells nothing of
+    when it was: it must not stop retrainings until that day comes.
+
     Raises:
         Refused: naming the limit and when the next one is possible.
     """
     if cause == "hand":
         return
+    starts = [min(start, now) for start in starts if start - now <= _CLOCKS_DIFFER]
     latest = max(starts, default=None)
     if latest is not None and now - latest < timedelta(seconds=config.cooldown_s):
         ready = latest + timedelta(seconds=config.cooldown_s)

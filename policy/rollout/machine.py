@@ -12,8 +12,6 @@ and real differ. So it may die, repeat itself or lose a call at any point. See r
 this file for the picture of the states and commands.py for what people can say.
 """
 
-from datetime import timedelta
-
 from pydantic import AwareDatetime
 
 from policy.counts import LATENCY_EDGES_S, Counts, Labelled, Sample, between
@@ -93,8 +91,6 @@ def advance(rollout: Rollout, seen: Seen) -> Rollout:
     """
     if finished(rollout):
         return rollout
-    if seen.unwatched_s:
-        rollout = _shifted(rollout, timedelta(seconds=seen.unwatched_s))
     if rollout.phase is Phase.ROLLING_BACK:
         return _rolling_back(rollout, seen)
     if seen.failure:
@@ -118,18 +114,6 @@ def _looked_at(rollout: Rollout, seen: Seen) -> Rollout:
     if rollout.unready_since is not None:
         return rollout
     return _in_its_state(rollout, seen)
-
-
-def _shifted(rollout: Rollout, gap: timedelta) -> Rollout:
-    """Time in which nobody looked is no time in a state: no deadline ran meanwhile."""
-    window = rollout.window
-    return replaced(
-        rollout,
-        entered_at=rollout.entered_at + gap,
-        paused_at=rollout.paused_at and rollout.paused_at + gap,
-        unready_since=rollout.unready_since and rollout.unready_since + gap,
-        window=window and window.model_copy(update={"due": window.due + gap}),
-    )
 
 
 def _in_its_state(rollout: Rollout, seen: Seen) -> Rollout:

@@ -16,7 +16,7 @@ from policy.config import Rollout as Settings
 class _Part(BaseModel):
     """Read from old and new records alike."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Limits(_Part):

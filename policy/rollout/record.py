@@ -144,7 +144,7 @@ class Seen(BaseModel, frozen=True):
     `failure` says why the version can never serve ("" as long as it can); `weights` is the
     real split, None while the endpoint does not answer; `canary` and `stable` are cumulative
     counters, None while they cannot be read, and complete until `counted_until` (None: until
-    `at`). Nobody looked for `unwatched_s` before this look: that time counts for no deadline.
+    `at`).
     """
 
     at: AwareDatetime
@@ -157,7 +157,6 @@ class Seen(BaseModel, frozen=True):
     stable_ready: bool = True
     shadow: Compared | None = None
     counted_until: AwareDatetime | None = None
-    unwatched_s: float = 0.0
 
     @property
     def until(self) -> AwareDatetime:
@@ -257,8 +256,8 @@ def deadline_s(rollout: Rollout) -> float | None:
 
 
 def stayed_s(rollout: Rollout, at: AwareDatetime) -> float:
-    """Seconds in this state, or paused in it, until `at`."""
-    return (at - (rollout.paused_at or rollout.entered_at)).total_seconds()
+    """Seconds in this state, or paused in it, until `at`; 0 if its clock was ahead."""
+    return max(0.0, (at - (rollout.paused_at or rollout.entered_at)).total_seconds())
 
 
 def rows(records: Iterable[Rollout]) -> tuple[Row, ...]:

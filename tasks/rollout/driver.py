@@ -2,25 +2,40 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 
 from deployments import Desired, Observed, Place, Release, ledger
 from deployments.command import start_next
-from policy.errors import EndpointError, EndpointSilent
+from policy.errors import ArrCocError, EndpointError, EndpointSilent
 from policy.ledger import Ledger
 from policy.records import RolloutChanged
 from policy.rollout.machine import advance
+from policy.rollout.observed import told
 from policy.rollout.record import Rollout, finished, next_look_s
 from tasks.rollout.lead import Lead
 from tasks.rollout.looking import look
-from tasks.rollout.orders import is_as_ordered, is_settled, not_settled, order, told
+from tasks.rollout.moments import Moments
+from tasks.rollout.orders import is_as_ordered, is_settled, line_of, not_settled, order, sparing
+from tasks.rollout.safety import keep_safe_version, safe_version
 
 Say = Callable[[str], None]
-Replay = Callable[[Rollout], AbstractContextManager[None]]
+Replay = Callable[[Rollout], AbstractContextManager[Callable[[], bool]]]
+"""Sends questions while it is entered; what it gives says whether it still does."""
 REST_S = 10.0  # between two looks at an endpoint where nothing is under way
 SETTLE_S = 40.0  # longer than the longest request, which a server that goes may still answer
+REPLAY_AGAIN_S = 5.0
 IDLE_S = 1.0  # between two reads of the ledger while nothing is under way, or another looks
+
+
+class _Replaying(NamedTuple):
+    """Questions for one rollout; should they stop, they begin again, not before `again`."""
+
+    rollout: str
+    context: AbstractContextManager[Callable[[], bool]]
+    runs: Callable[[], bool]
+    again: float
 
 
 class Driver:
@@ -40,15 +55,16 @@ class Driver:
         self._say: Say = say or (lambda _line: None)
         self._lead = Lead(place.scratch, endpoint, place.clock)
         self._told, self._last, self._silent = "", None, False
-        self._rests_until = place.clock.now()
-        self._replaying: tuple[str, AbstractContextManager[None]] | None = None
+        self._moments = Moments(self._lead, place.clock)
+        self._rests_until = place.clock.monotonic()
+        self._replaying: _Replaying | None = None
 
     def tell(self, state: Ledger) -> None:
         rollout = state.endpoint(self._endpoint.name).rollout
         if rollout is None:
             return
         self._last = rollout
-        line = told(rollout)
+        line = line_of(rollout)
         if line != self._told and (self._told or not finished(rollout)):
             self._say(line)
         self._told = line
@@ -57,42 +73,56 @@ class Driver:
         """One look, if nobody else on this machine looks; the state and the pause after it."""
         if not self._lead.take():
             self._stop_replay()
+            self._moments.forget()
             current = state.endpoint(self._endpoint.name).unfinished
             return state, IDLE_S if current is None else min(IDLE_S, current.plan.look_s)
         name, known = self._endpoint.name, state.number
         state = self._append(lambda now: start_next(now, self._place, name), state)
         rollout = state.endpoint(name).rollout
+        if rollout is None or finished(rollout):
+            self._moments.rest()
         if rollout is None or self._rests(rollout):
             return state, IDLE_S
         self._keep_replaying(rollout)
         observed = self._observe()
-        unwatched_s = self._lead.unwatched_s(state.endpoint(name).last_at, rollout.plan.look_s)
         if not finished(rollout):
-            seen = look(self._place, state, rollout, observed, unwatched_s)
-            after = advance(rollout, seen)
-            if after != rollout:
-                follow = partial(_follow, before=rollout, after=after)
-                state = self._append(follow, state)
-                rollout = state.endpoint(name).rollout or after
+            state = self._go_on(state, rollout, observed)
+            rollout = state.endpoint(name).rollout or rollout
+        keep_safe_version(self._place.scratch, rollout)
         self._apply(state, rollout, observed)
         self._lead.looked()  # a look that ends in an error is none
         if finished(rollout) and observed is not None and is_settled(observed, rollout):
-            self._rests_until = self._place.clock.now() + timedelta(seconds=REST_S)
+            self._rests_until = self._place.clock.monotonic() + REST_S
         changed = state.number != known
         return state, 0.0 if changed else _pause_s(rollout, self._place.clock.now())
+
+    def _go_on(self, state: Ledger, rollout: Rollout, observed: Observed | None) -> Ledger:
+        """Decide what this look changes, and write it."""
+        moment = self._moments.look(rollout, state.endpoint(rollout.endpoint).last_at)
+        seen = look(self._place, state, moment.rollout, observed, moment.at)
+        after = advance(moment.rollout, seen)
+        if moment.missed:
+            self._say(f"{rollout.endpoint}: not counted: {moment.missed.words}")
+            after = told(after, moment.missed)
+        if after == moment.rollout:
+            return state
+        state = self._append(partial(_follow, before=rollout, after=after), state)
+        if state.endpoint(rollout.endpoint).rollout == after:
+            self._moments.wrote(after)
+        return state
 
     def settle(self, state: Ledger) -> Ledger:
         """Look on until the endpoint is what the ended rollout wants, for a while.
 
         Whoever drives the endpoint next goes on with what is left.
         """
-        deadline = self._place.clock.now() + timedelta(seconds=SETTLE_S)
+        deadline = self._place.clock.monotonic() + SETTLE_S
         while (rollout := state.endpoint(self._endpoint.name).rollout) is not None:
             observed = self._observe()
             done = observed is not None and is_settled(observed, rollout)
             if done or not finished(rollout) or not self._lead.take():
                 return state
-            if self._place.clock.now() > deadline:
+            if self._place.clock.monotonic() > deadline:
                 self._say(
                     f"not done yet, the reconciler goes on: {not_settled(observed, rollout)}"
                 )
@@ -104,29 +134,41 @@ class Driver:
 
     def _rests(self, rollout: Rollout) -> bool:
         """Whether nothing is under way, and the endpoint was seen to be right just now."""
-        rests = finished(rollout) and self._place.clock.now() < self._rests_until
+        rests = finished(rollout) and self._place.clock.monotonic() < self._rests_until
         return rests and self._replaying is None
 
     def fail_safe_to_stable(self, error: Exception) -> None:
-        """Give stable all traffic, whatever the rollout wants: nobody can watch it now."""
-        rollout = self._last
-        if rollout is None or rollout.stable is None or finished(rollout):
-            return
-        if not self._lead.take():
-            return  # whoever looks on this machine does it
+        """Give stable all traffic, whatever the rollout wants: nobody can watch it now.
+
+        It needs neither the ledger nor room on the disk, and says so if it could not.
+        """
         try:
+            stable = self._stable_at_risk()
+            if stable is None or not self._is_ours_to_save():
+                return
             observed = self._endpoint.observe()
-            if observed.weights == {rollout.stable: 100}:
+            if observed.weights == {stable: 100}:
                 return
             releases = tuple(
                 Release(version, server.digest) for version, server in observed.servers.items()
             )
-            self._endpoint.apply(Desired(releases, {rollout.stable: 100}))
-            self._say(
-                f"nobody can watch the canary, {rollout.stable} gets all traffic: {error!r}"
-            )
-        except (EndpointSilent, EndpointError) as silent:
+            self._endpoint.apply(Desired(releases, {stable: 100}))
+            self._say(f"nobody can watch the canary, {stable} gets all traffic: {error!r}")
+        except (ArrCocError, OSError) as silent:
             self._say(f"nobody can watch the canary, and its weight stays: {silent}")
+
+    def _stable_at_risk(self) -> str | None:
+        """The stable version of the rollout under way; None if there is no such rollout."""
+        if self._last is None:  # the ledger has not answered yet: what was known before
+            return safe_version(self._place.scratch, self._endpoint.name)
+        return None if finished(self._last) else self._last.stable
+
+    def _is_ours_to_save(self) -> bool:
+        """Not if another process of this machine looks: it does so itself."""
+        try:
+            return self._lead.take()
+        except OSError:
+            return True  # no lock can be had on this disk, and two who do this do no harm
 
     def close(self) -> None:
         self._stop_replay()
@@ -154,8 +196,12 @@ class Driver:
 
     def _apply(self, state: Ledger, rollout: Rollout, observed: Observed | None) -> None:
         wanted = order(state, rollout, self._endpoint)
-        if observed is not None and is_as_ordered(observed, wanted):
-            return
+        if observed is not None:
+            wanted = sparing(wanted, rollout, observed)
+            if is_as_ordered(observed, wanted):
+                return
+        elif not wanted.weights:
+            return  # what serves is not known, so nobody says that it may stop
         try:
             self._endpoint.apply(wanted)
         except EndpointSilent as error:
@@ -167,18 +213,20 @@ class Driver:
     def _keep_replaying(self, rollout: Rollout) -> None:
         replays = self._replay is not None and rollout.plan.replays_per_s > 0
         wanted = rollout.id if replays and not finished(rollout) else ""
-        if self._replaying is not None and self._replaying[0] == wanted:
-            return
+        now, known = self._place.clock.monotonic(), self._replaying
+        if known is not None and known.rollout == wanted:
+            if known.runs() or now < known.again:
+                return
+            self._say("the replay has ended; it begins again")
         self._stop_replay()
         if wanted and self._replay is not None:
             context = self._replay(rollout)
-            context.__enter__()
-            self._replaying = (wanted, context)
+            again = now + REPLAY_AGAIN_S
+            self._replaying = _Replaying(wanted, context, context.__enter__(), again)
 
     def _stop_replay(self) -> None:
         if self._replaying is not None:
-            _, context = self._replaying
-            self._replaying = None
+            context, self._replaying = self._replaying.context, None
             context.__exit__(None, None, None)
 
 

@@ -1,5 +1,6 @@
 """Everything that a decision needs, read once at each look."""
 
+from datetime import datetime
 from itertools import cycle, islice
 
 from deployments import Endpoint, Observed, Place, Reading
@@ -16,17 +17,15 @@ def look(
     state: Ledger,
     rollout: Rollout,
     observed: Observed | None,
-    unwatched_s: float,
+    at: datetime,
 ) -> Seen:
-    """What is seen of a rollout. What did not answer is None, and blames nobody."""
-    at = place.clock.now()
+    """What is seen of a rollout at a look. What did not answer is None, and blames nobody."""
     reading = _read(place, rollout)
     counted = {
         "canary": _sample(reading, rollout.version),
         "stable": _sample(reading, rollout.stable),
         "shadow": _compared(reading, rollout),
         "counted_until": reading and reading.complete_until,
-        "unwatched_s": unwatched_s,
     }
     if observed is None:
         return Seen(at=at, ready=False, weights=None, **counted)

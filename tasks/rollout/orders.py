@@ -1,8 +1,11 @@
 """What a rollout's record wants its endpoint to be, and whether it is so."""
 
+from dataclasses import replace
+
 from deployments import Desired, Endpoint, Observed, Release
 from policy.ledger import Ledger
 from policy.rollout.record import (
+    Phase,
     Rollout,
     desired_versions,
     desired_weights,
@@ -25,7 +28,38 @@ def order(state: Ledger, rollout: Rollout, endpoint: Endpoint) -> Desired:
     )
 
 
-def told(rollout: Rollout) -> str:
+def sparing(wanted: Desired, rollout: Rollout, observed: Observed) -> Desired:
+    """The order, but nobody stops what serves because the ledger knows of nothing that should.
+
+    So it is where a backup was restored that is older than the first promotion. A version that
+    is rolled back loses its weight all the same.
+    """
+    rolls_back = rollout.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+    serving = {
+        version: share
+        for version, share in observed.weights.items()
+        if version in observed.servers and not (rolls_back and version == rollout.version)
+    }
+    if wanted.weights or not serving:
+        return wanted
+    digests = {version: observed.servers[version].digest for version in serving}
+    digests |= {release.version: release.digest for release in wanted.releases}
+    whole = sum(serving.values()) == 100
+    return replace(
+        wanted,
+        releases=tuple(Release(version, digest) for version, digest in digests.items()),
+        weights=serving if whole else {max(serving, key=lambda v: serving[v]): 100},
+    )
+
+
+def helped_by(desired: Desired) -> str:
+    """The version that answers what another one fails to answer; "" if there is no other."""
+    served = (version for version, share in desired.weights.items() if share)
+    others = any(version != desired.fallback for version in served)
+    return (desired.fallback or "") if others else ""
+
+
+def line_of(rollout: Rollout) -> str:
     """One line for the log: where the rollout stands and why."""
     share = desired_weights(rollout).get(rollout.version, 0)
     where = f"{rollout.version} on {rollout.endpoint}: {rollout.phase}"
@@ -57,4 +91,5 @@ def is_as_ordered(observed: Observed, wanted: Desired) -> bool:
         and digests == {release.version: release.digest for release in wanted.releases}
         and dict(observed.weights) == dict(wanted.weights)
         and dict(observed.mirror) == dict(wanted.mirror)
+        and observed.fallback == helped_by(wanted)
     )

@@ -18,21 +18,24 @@ from tasks.rollout.driver import Replay
 def replay_of(config: Config, place: Place, say: Callable[[str], object]) -> Replay:
     """A context in which the questions of a rollout's version are sent to its endpoint.
 
-    That they cannot be sent is said and no more: the controller finds the same, and without
-    questions nobody passes.
+    It yields a function that says whether they still are: the process that sends them may be
+    killed, and the disk may have been full when it should have begun. That they cannot be
+    sent is said and no more: the controller finds the same, and without questions nobody
+    passes.
     """
 
     @contextmanager
-    def replay(rollout: Rollout) -> Iterator[None]:
+    def replay(rollout: Rollout) -> Iterator[Callable[[], bool]]:
         try:
             requests = _requests_of(place, rollout.version)
         except (ArrCocError, OSError) as error:
             say(f"no questions are replayed: {error}")
-            yield
+            yield lambda: False
             return
+        per_s = rollout.plan.replays_per_s
         try:
-            with replaying(config, rollout.endpoint, requests, rollout.plan.replays_per_s):
-                yield
+            with replaying(config, rollout.endpoint, requests, per_s) as sent:
+                yield sent.runs
         except ArrCocError as error:
             say(f"the replay ended badly: {error}")
 

@@ -44,11 +44,19 @@ def tell(
     try:
         with exclusive(place.scratch / "telling.lock", "the telling of outcomes", wait_s=0):
             for untold in ledger.read(place.store).untold:
-                old = place.clock.now() - untold.at >= timedelta(seconds=older_than_s)
-                if old and rollout in ("", untold.rollout):
+                if is_due(untold, place.clock.now(), older_than_s) and rollout in (
+                    "",
+                    untold.rollout,
+                ):
                     _tell(place, channels, untold, run)
     except Busy:
         return  # another process on this machine is telling
+
+
+def is_due(untold: Untold, now: datetime, older_than_s: float) -> bool:
+    """Whether it happened so long ago; in the future means that the clock was set back."""
+    age_s = (now - untold.at).total_seconds()
+    return age_s >= older_than_s or age_s < 0
 
 
 def _tell(place: Place, channels: Mapping[str, Channel], untold: Untold, run: str) -> None:

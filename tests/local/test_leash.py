@@ -69,7 +69,7 @@ def test_killing_the_caller_ends_the_program_and_its_children(caller, tmp_path, 
     mine = family(process, out)
     os.kill(process.pid, end)
     process.wait()
-    _, alive = psutil.wait_procs(mine, timeout=5)
+    _, alive = psutil.wait_procs(mine, timeout=30)
     assert alive == []
 
 
@@ -77,10 +77,38 @@ def test_a_leash_that_is_killed_leaves_nothing_behind_either(caller, tmp_path, o
     process = caller(chores(tmp_path, {"steps": 60, "grandchild": True}))
     mine = family(process, out)
     psutil.Process(process.pid).children()[0].kill()
-    assert process.wait(timeout=30) == 0, "the program was started again"
+    assert process.wait(timeout=90) == 0, "the program was started again"
     assert len((out / "starts").read_text().splitlines()) == 2
-    _, alive = psutil.wait_procs(mine, timeout=5)
+    _, alive = psutil.wait_procs(mine, timeout=30)
     assert alive == []
+
+
+def test_a_leash_killed_together_with_who_started_it_leaves_nothing_behind(
+    caller, tmp_path, out
+):
+    """Then nobody is left but the guard; and the job is free only when all is over."""
+    process = caller(chores(tmp_path, {"steps": 600, "grandchild": True}))
+    mine = family(process, out)
+    leash = leash_of(process)
+    process.kill()
+    leash.kill()
+    process.wait()
+    jobs(tmp_path).run(chores(tmp_path, {"steps": 1}), lambda record: None)
+    assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in mine)
+
+
+def test_a_guard_that_is_killed_costs_nothing(caller, tmp_path, out):
+    process = caller(chores(tmp_path, {"steps": 20, "grandchild": True}))
+    mine = family(process, out)
+    leash = leash_of(process)
+    (guard,) = (p for p in leash.children() if p.cmdline() == leash.cmdline())
+    guard.kill()
+    assert process.wait(timeout=90) == 0
+    assert not psutil.wait_procs(mine, timeout=30)[1]
+
+
+def leash_of(process: subprocess.Popen) -> psutil.Process:
+    return psutil.Process(process.pid).children()[0]
 
 
 def test_whoever_waits_goes_on_when_the_one_who_runs_is_killed(caller, tmp_path, out):
@@ -181,7 +209,7 @@ def family(process: subprocess.Popen, out: Path) -> list[psutil.Process]:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.05)

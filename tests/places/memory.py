@@ -68,6 +68,8 @@ def _red(_version: str, instances: tuple[Json, ...]) -> tuple[Json, ...]:
 class MemoryCloud:
     """Everything that is left when all processes are dead.
 
+    `clock_s`: every clock was set so far forward (back, if negative), while `time` goes on.
+
     Args:
         behaviours: how each version answers; a `Behaviour()` if it is not named.
         breaks_at: the weight from which on a version fails every second request.
@@ -85,6 +87,7 @@ class MemoryCloud:
     hook: Hook = nothing
 
     time: int = 0
+    clock_s: float = 0.0
     objects: dict[str, bytes] = field(default_factory=dict)
     endpoints: dict[str, EndpointState] = field(default_factory=dict)
     known: dict[str, dict[str, Known]] = field(default_factory=dict)
@@ -96,8 +99,12 @@ class MemoryCloud:
         for name in self.settings.endpoints:
             self.endpoints.setdefault(name, EndpointState())
 
-    def place(self, scratch: Path) -> Place:
-        """Connect, as another process would; nothing in it outlives that process."""
+    def place(self, scratch: Path, ahead_s: float = 0.0) -> Place:
+        """Connect, as another process would; nothing in it outlives that process.
+
+        Args:
+            ahead_s: of the clock of the machine on which it runs.
+        """
         return Place(
             jobs=MemoryJobs(self),
             store=MemoryStore(self, scratch),
@@ -105,7 +112,7 @@ class MemoryCloud:
             endpoints={name: MemoryEndpoint(self, name) for name in self.endpoints},
             scratch=scratch,
             health=lambda: Health((Part("cloud", "answers"),)),
-            clock=MemoryClock(self),
+            clock=MemoryClock(self, ahead_s),
         )
 
     def lie(self, call: str, when: When, why: str = "no answer came", times: int = 1) -> None:
@@ -124,7 +131,7 @@ class MemoryCloud:
         self._pass(name, "after")
 
     def now(self) -> datetime:
-        return START + timedelta(microseconds=self.time)
+        return START + timedelta(microseconds=self.time, seconds=self.clock_s)
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass: orders take effect, deploys and jobs end."""
@@ -155,7 +162,15 @@ class MemoryCloud:
     def fingerprint(self) -> str:
         """Equal for two clouds in which the same things will happen."""
         objects = hash(frozenset(self.objects.items()))
-        parts = (self.time, objects, self.endpoints, self.known, self.jobs, self.lies)
+        parts = (
+            self.time,
+            self.clock_s,
+            objects,
+            self.endpoints,
+            self.known,
+            self.jobs,
+            self.lies,
+        )
         return repr((*parts, self.failing))
 
     def files_of(self, job: Job) -> Mapping[str, bytes]:
@@ -182,11 +197,14 @@ class MemoryCloud:
 class MemoryClock:
     """`deployments.Clock` of the cloud."""
 
-    def __init__(self, cloud: MemoryCloud) -> None:
-        self._cloud = cloud
+    def __init__(self, cloud: MemoryCloud, ahead_s: float = 0.0) -> None:
+        self._cloud, self._ahead = cloud, timedelta(seconds=ahead_s)
 
     def now(self) -> datetime:
-        return self._cloud.now()
+        return self._cloud.now() + self._ahead
+
+    def monotonic(self) -> float:
+        return self._cloud.time / US
 
     def sleep(self, seconds: float) -> None:
         with self._cloud.call("sleep"):

@@ -131,7 +131,9 @@ class MemoryEndpoint:
         with self._cloud.call("observe"):
             state, time = self._state, self._cloud.time
             servers = {version: server.at(time) for version, server in state.servers.items()}
-            return Observed(servers, dict(state.weights), dict(state.mirror))
+            others = any(version != state.fallback for version in state.weights)
+            fallback = (state.fallback or "") if others else ""
+            return Observed(servers, dict(state.weights), dict(state.mirror), fallback)
 
     def apply(self, desired: Desired) -> None:
         with self._cloud.call("apply"):

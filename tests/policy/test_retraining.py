@@ -25,6 +25,9 @@ def ago(*hours):
         (ago(5, 0.1), "cooldown_s"),  # the newest counts, in whatever order
         (ago(2, 5, 23), "per_day_max"),
         (ago(2, 5, 25), None),
+        (ago(-1, -24 * 3650, -2, -3), None),  # written by clocks that were wrong
+        (ago(-24 * 3650, 0.5), "cooldown_s"),
+        (ago(-0.1), "cooldown_s"),  # another machine's clock is six minutes ahead
     ],
 )
 @pytest.mark.parametrize("cause", ["schedule", "event"])

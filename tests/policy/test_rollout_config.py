@@ -54,7 +54,7 @@ def analysed(**changes):
         ({"judge__alpha": 0.5}, "less than 0.5"),
         ({"judge__alpha": 1e-320}, "greater than or equal to 0.000000001"),
         ({"judge__non_inferiority_margin": 0}, "greater than 0"),
-        ({"look_s": 0}, "greater than 0"),
+        ({"look_s": 0}, "greater than or equal to 0.001"),
         ({"bake_requests": 1.5}, "valid integer"),
         ({"little_traffic": "hope"}, "'wait', 'ask' or 'replay'"),
         ({"watch__minutes": 5}, "Extra inputs are not permitted"),

@@ -8,6 +8,7 @@ import pytest
 from policy.counts import Sample
 from policy.evidence.limits import Fault, Verdict
 from policy.rollout.machine import advance
+from policy.rollout.observed import Missed, without
 from policy.rollout.record import Phase, Rollout, desired_weights, finished, rows
 from tests.policy.worlds import (
     Behaviour,
@@ -227,8 +228,7 @@ def test_hours_in_which_nobody_looked_count_for_no_deadline(rollout, seen):
     assert advance(rollout, looked).phase is rollout.phase
     back = looked.model_copy(update={"at": seconds(4 + away_s)})
     assert advance(rollout, back).phase is Phase.ROLLING_BACK, "the same, but watched"
-    unwatched = back.model_copy(update={"unwatched_s": away_s})
-    after = advance(rollout, unwatched)
+    after = advance(without(rollout, Missed(unwatched_s=away_s)), back)
     assert after.phase is rollout.phase
     limit_s = _limit_s(rollout)
     for left_s, phase in ((limit_s - 0.5, rollout.phase), (limit_s + 0.5, Phase.ROLLING_BACK)):
@@ -255,9 +255,10 @@ def test_a_window_left_alone_goes_on_and_judges_what_was_answered_meanwhile(phas
     weights = SPLIT if phase is Phase.STEP else ALL
     rollout = in_phase(phase, step=0 if phase is Phase.STEP else 2)
     rollout = advance(rollout, look(rollout, 0, Sample(), Sample(), weights))
-    bad = look(rollout, 4000, sample(900, 800), sample(9000), weights, unwatched_s=3999.0)
+    rollout = without(rollout, Missed(unwatched_s=3999.0))
+    bad = look(rollout, 4000, sample(900, 800), sample(9000), weights)
     rolled_back = advance(rollout, bad)
     assert rolled_back.phase is Phase.ROLLING_BACK
     assert rolled_back.reason.split("after the rollout: ")[-1].startswith("errors 88.9 %")
-    good = look(rollout, 4000, *GOOD, weights, unwatched_s=3999.0)
+    good = look(rollout, 4000, *GOOD, weights)
     assert advance(rollout, good).phase is phase

@@ -21,6 +21,7 @@ from policy.ledger import Ledger, extend, key, next_record
 from policy.records import RolloutChanged, decode
 from policy.rollout.commands import abort, approve, pause, promote_now, reject, resume
 from policy.rollout.machine import advance
+from policy.rollout.observed import Missed, told, without
 from policy.rollout.plans import at_once
 from policy.rollout.record import (
     Phase,
@@ -127,13 +128,15 @@ class RolloutMachine(RuleBasedStateMachine):
         self.canary, self.base = canary, base
         self.counted = [*self.counted, (self.now, canary, base)][-40:]
 
-    def step(self, **changes):
-        before = self.rollout
+    def step(self, unwatched_s=0.0, **changes):
+        missed = Missed(unwatched_s=unwatched_s)
+        before = without(self.rollout, missed)
         seen = self.seen(**changes)
         self.seen_ready = seen.ready or self.silent
         after = advance(before, seen)
+        assert (after is before) == (after == before)
+        after = told(after, missed)
         if after is not before:
-            assert after != before
             self.write(after, self.ledger)
         self.nothing_was_judged_that_is_not_complete(before, after, seen)
 
