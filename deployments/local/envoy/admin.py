@@ -1,6 +1,8 @@
-"""Envoy's admin port: what it really does now, and its counters."""
+"""Envoy's administration: what it really does now, and its counters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,45 +16,58 @@ from policy.errors import EndpointSilent
 class Admin:
     """Questions to one running Envoy. Each raises EndpointSilent if it does not answer."""
 
-    def __init__(self, endpoint: str, port: int) -> None:
+    def __init__(self, endpoint: str, socket: Path) -> None:
         self._endpoint = endpoint
-        self._client = loopback.client(port)
+        self._client = loopback.client_at(socket)
 
     def ready(self) -> bool:
         try:
             return self._client.get("/ready").status_code == 200
-        except httpx.TransportError:
+        except httpx.HTTPError:
             return False
 
     def contents(self, kind: str) -> frozenset[str]:
         """The content marks of the active clusters or routes."""
-        resources = self._clusters() if kind == "clusters" else self._routes()
-        marks = (r.get("metadata", {}).get("filter_metadata", {}) for r in resources)
-        return frozenset(mark.get(MARKS, {}).get("content", "") for mark in marks)
+        with self.understanding():
+            resources = self._clusters() if kind == "clusters" else self._routes()
+            marks = (r.get("metadata", {}).get("filter_metadata", {}) for r in resources)
+            return frozenset(mark.get(MARKS, {}).get("content", "") for mark in marks)
 
     def split(self) -> Split:
         """The split that is in force."""
-        return next((split_of(route) for route in self._routes()), Split())
+        with self.understanding():
+            return next((split_of(route) for route in self._routes()), Split())
 
     def active(self, version: str) -> int:
         """Requests that `version` is answering right now."""
-        hosts = (c for c in self._statuses() if c["name"] == version)
-        return sum(_stat(h, "rq_active") for c in hosts for h in c.get("host_statuses", []))
+        with self.understanding():
+            hosts = (c for c in self._statuses() if c["name"] == version)
+            return sum(_stat(h, "rq_active") for c in hosts for h in c.get("host_statuses", []))
 
     def started(self) -> str:
         """When this Envoy began, and with it its counters: a time that names its life."""
-        dump = self._get("/config_dump", {"resource": "static_clusters"}, "configs")
-        return str(dump["configs"][0]["last_updated"])
+        with self.understanding():
+            dump = self._get("/config_dump", {"resource": "static_clusters"}, "configs")
+            return str(dump["configs"][0]["last_updated"])
 
     def refusals(self) -> int:
         """How many files of clusters and routes this Envoy has refused."""
         stats = self.stats(r"\.update_(rejected|failure)$")
-        return sum(int(stat["value"]) for stat in stats)
+        with self.understanding():
+            return sum(int(stat["value"]) for stat in stats)
 
     def stats(self, pattern: str) -> Sequence[Mapping[str, Any]]:
         """Counters and histograms whose names match, the buckets cumulative."""
         query = {"format": "json", "histogram_buckets": "cumulative", "filter": pattern}
         return self._get("/stats", query, "stats")["stats"]
+
+    @contextmanager
+    def understanding(self) -> Iterator[None]:
+        """An answer is read within: what has another shape is no answer of Envoy's."""
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise self._silent(error) from error
 
     def _clusters(self) -> Sequence[Mapping[str, Any]]:
         dump = self._get("/config_dump", {"resource": "dynamic_active_clusters"})
@@ -73,12 +88,15 @@ class Admin:
             if not isinstance(answer, dict) or any(part not in answer for part in parts):
                 raise ValueError(f"{str(answer)[:100]!r} is no answer to {path}")
             return answer
-        except (httpx.HTTPError, ValueError) as error:
-            raise EndpointSilent(
-                f"endpoint {self._endpoint}: Envoy does not answer ({error!r})",
-                holds="the split is what it was",
-                do="make up",
-            ) from error
+        except (httpx.HTTPError, ValueError, RecursionError) as error:
+            raise self._silent(error) from error
+
+    def _silent(self, error: Exception) -> EndpointSilent:
+        return EndpointSilent(
+            f"endpoint {self._endpoint}: Envoy does not answer ({repr(error)[:200]})",
+            holds="the split is what it was",
+            do="make up",
+        )
 
 
 def _stat(host: Mapping[str, Any], name: str) -> int:

@@ -9,9 +9,9 @@ from deployments.local.envoy.configuration import (
     TYPES,
     Json,
     Server,
-    address,
     discovery,
     mirror_name,
+    own_socket,
     split_name,
     stat_name,
     typed,
@@ -57,10 +57,10 @@ def _cluster(server: Server) -> Json:
         "connect_timeout": "1s",
         "load_assignment": {
             "cluster_name": server.version,
-            "endpoints": [{"lb_endpoints": [_host(server, port) for port in server.ports]}],
+            "endpoints": [{"lb_endpoints": [_host(server, path) for path in server.sockets]}],
             # One healthy server takes all that the split gives its version. By default Envoy
             # would send 30 % to the fallback when one of two is down.
-            "policy": {"overprovisioning_factor": 100 * len(server.ports)},
+            "policy": {"overprovisioning_factor": 100 * len(server.sockets)},
         },
         # Never send to a server that is known to be down because too many others are too.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
@@ -71,9 +71,9 @@ def _cluster(server: Server) -> Json:
     return typed("config.cluster.v3.Cluster", cluster)
 
 
-def _host(server: Server, port: int) -> Json:
+def _host(server: Server, socket: str) -> Json:
     marks = {"filter_metadata": {MARKS: {"version": server.version}}}
-    return {"endpoint": {"address": address(port)}, "metadata": marks}
+    return {"endpoint": {"address": own_socket(socket)}, "metadata": marks}
 
 
 def _way(name: str, version: str, use: str, fallback: str = "") -> Json:

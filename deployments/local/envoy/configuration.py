@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from policy.counts import LATENCY_EDGES_S
@@ -29,20 +30,35 @@ PREDICT_ROUTE = "/predict"
 HEALTH_ROUTE = "/health"
 METRICS_ROUTE = "/metrics"
 ATTEMPT_HEADER = "x-envoy-attempt-count"
+CODING_HEADER = "x-arr-coding"  # how a request is sent: in chunks, if there is one
 ADMIN_CLUSTER = "admin"
-TOKENS = "ARR_COC_TOKENS"  # an environment variable: bearer tokens, separated by commas
 REQUEST_TIMEOUT_S = 20
+SMALL_BYTES_MAX = 32 * 2**10  # of a request that is not counted among the large ones
+WORKERS = 2  # threads of one Envoy
 EDGES_US = tuple(edge * 1e6 for edge in LATENCY_EDGES_S)
 TYPES = "type.googleapis.com/envoy"
 
 
 @dataclass(frozen=True)
+class Doors:
+    """Where one Envoy listens: clients at a port, who may do more at sockets of their own.
+
+    Whoever can open a file of this user's is an operator: what is ours asks there, at the same
+    routes, without a token and without a limit.
+    """
+
+    port: int
+    operators: Path
+    admin: Path
+
+
+@dataclass(frozen=True)
 class Server:
-    """A version with its server processes, one per port."""
+    """A version with its server processes, each at a unix socket of its own."""
 
     version: str
     digest: str
-    ports: tuple[int, ...]
+    sockets: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -76,17 +92,27 @@ class Split:
 
 @dataclass(frozen=True)
 class Guard:
-    """What stands between the clients and the servers; the defaults guard nothing but size.
+    """What stands between the clients and the servers; the defaults guard little but size.
 
-    `tokens`: requests need one of the bearer tokens in ARR_COC_TOKENS. `rate_per_s`: more
-    get 429; 0 for no limit. `sticky_header`: equal values keep their version as long as its
-    weight does not shrink; "" for none.
+    `tokens_file`: requests need a bearer token of those in it; "" for none. `accepted`: role
+    and name by the SHA-256 of each, as the routes carry them. `rate_per_s`: more get 429; 0 for
+    no limit. `sticky_header`: equal values keep their version as long as its weight does not
+    shrink; "" for none. For the others see policy/config/serving.py.
     """
 
-    tokens: bool = False
+    tokens_file: str = ""
+    accepted: Mapping[str, str] = field(default_factory=dict)
     rate_per_s: int = 0
     sticky_header: str = ""
-    request_bytes_max: int = 16 * 2**20
+    request_bytes_max: int = 8 * 2**20
+    unfinished_bytes_max: int = 64 * 2**20
+    request_s_max: float = 10
+    connections_max: int = 4000
+
+    @property
+    def tokens(self) -> bool:
+        """Whether requests need a token."""
+        return bool(self.tokens_file)
 
 
 def fingerprint(resource: Mapping[str, Any]) -> str:
@@ -125,3 +151,8 @@ def discovery(resources: Sequence[Json]) -> Json:
 
 def address(port: int) -> Json:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def own_socket(path: Path | str) -> Json:
+    """The address of a unix socket; where Envoy makes it, for its owner alone."""
+    return {"pipe": {"path": str(path), "mode": 0o600}}

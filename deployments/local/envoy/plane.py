@@ -1,14 +1,12 @@
 """One Envoy's data plane: what was written into its files is confirmed by its own account."""
 
-import errno
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from deployments.files import write_whole
+from deployments.files import SPARE, keep_spare_room, with_spare_room, write_whole
 from deployments.local.envoy import configuration as envoy
 from deployments.local.envoy.admin import Admin
 from deployments.local.envoy.configuration import Split
@@ -16,7 +14,6 @@ from deployments.local.layout import Layout
 from deployments.local.supervisor.programs import tail
 from policy.errors import EndpointError, EndpointSilent
 
-_BALLAST = 2 * 2**20  # bytes kept free for the next routes
 _PATIENCE_S = (1, 2, 3, 4)  # between writes of a file that Envoy may not have noticed
 
 
@@ -63,28 +60,15 @@ class DataPlane:
             if _until(arrived, patience_s):
                 return
             if self._admin.refusals() > refused_before:
-                write_whole(path, before)
+                self._write(path, before)
                 raise self._refused(kind)
-        write_whole(path, before)
+        self._write(path, before)
         raise self._late(kind)
 
     def _write(self, path: Path, text: str) -> None:
-        """Write, and where the disk is full, in the room that was kept for it.
-
-        Taking the traffic away from a version must not need room that the version took.
-        """
-        ballast = self._xds.parent / "ballast"
-        try:
-            write_whole(path, text)
-        except OSError as error:
-            if error.errno != errno.ENOSPC or not ballast.exists():
-                raise
-            ballast.unlink()
-            write_whole(path, text)
-            return
-        if not ballast.exists():
-            with suppress(OSError):  # there is no room for it now; the next write tries again
-                ballast.write_bytes(bytes(_BALLAST))
+        spare = self._xds.parent / SPARE
+        with_spare_room(spare, lambda: write_whole(path, text))
+        keep_spare_room(spare)
 
     def idle(self, version: str, wait_s: float) -> bool:
         """Whether no request is with `version`, or none is left after at most `wait_s`."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from deployments.local.envoy.configuration import (
     ADMIN_CLUSTER,
+    CODING_HEADER,
     HEALTH_ROUTE,
     METRICS_ROUTE,
     PIN_HEADER,
@@ -19,8 +20,9 @@ from deployments.local.envoy.configuration import (
     mirror_name,
     typed,
 )
+from deployments.local.envoy.gate import Needs, accepted, needs, rate_limit
 
-_TRY_TIMEOUT_S = 6
+_ANSWER_TIMEOUT_S = 6  # from the end of a request; the histogram of times ends at 10 s
 
 
 def routes(endpoint: str, servers: Sequence[Server], split: Split, guard: Guard) -> Json:
@@ -35,6 +37,9 @@ def routes(endpoint: str, servers: Sequence[Server], split: Split, guard: Guard)
         "routes": [*pinned, *unknown, *weighted, _METRICS, _NOTHING_ELSE],
         # Tells first attempts from later ones where they are counted (listener.py).
         "include_request_attempt_count": True,
+        # What opens this door is nobody else's business.
+        "request_headers_to_remove": [*_OURS],
+        **accepted(guard),
     }
     route = {
         "name": endpoint,
@@ -42,7 +47,15 @@ def routes(endpoint: str, servers: Sequence[Server], split: Split, guard: Guard)
         # A route to a cluster that is not there is refused, and the routes before stay.
         "validate_clusters": True,
     }
-    return discovery([typed("config.route.v3.RouteConfiguration", route)])
+    return discovery([typed(_ROUTE, route)])
+
+
+def admitting(routes: Mapping[str, Any], guard: Guard) -> Json:
+    """The same RDS file, but for those whom it lets in."""
+    [route] = routes["resources"]
+    bare = {name: value for name, value in route.items() if name not in ("@type", "metadata")}
+    hosts = [{**host, **accepted(guard)} for host in route["virtual_hosts"]]
+    return discovery([typed(_ROUTE, {**bare, "virtual_hosts": hosts})])
 
 
 def split_of(route: Mapping[str, Any]) -> Split:
@@ -71,7 +84,8 @@ def _mirror_of(action: Mapping[str, Any]) -> Mapping[str, int]:
 
 
 def _pinned(version: str, guard: Guard) -> Sequence[Json]:
-    action = {"cluster": version, "timeout": f"{REQUEST_TIMEOUT_S}s"}
+    # A priority of its own: clients cannot use up what may wait for its servers.
+    action = {"cluster": version, "timeout": f"{REQUEST_TIMEOUT_S}s", "priority": "HIGH"}
     return _both(action, guard, pinned_to=version)
 
 
@@ -84,7 +98,7 @@ def _weighted(split: Split, guard: Guard) -> Sequence[Json]:
     }
     action = {
         "weighted_clusters": shares,
-        "timeout": f"{REQUEST_TIMEOUT_S}s",
+        "timeout": f"{_ANSWER_TIMEOUT_S}s",
         "retry_policy": _retries(),
     }
     if guard.sticky_header:
@@ -103,36 +117,23 @@ def _weighted(split: Split, guard: Guard) -> Sequence[Json]:
 
 def _both(action: Json, guard: Guard, pinned_to: str | None = None) -> Sequence[Json]:
     """The routes to predict, at a limited rate if so configured, and to ask for health."""
-    limits = {"typed_per_filter_config": _rate_limit(guard.rate_per_s)}
     predict = {**_matching(PREDICT_ROUTE, "POST", pinned_to), "route": action}
     health = {**_matching(HEALTH_ROUTE, "GET", pinned_to), "route": action}
-    return [{**predict, **(limits if guard.rate_per_s else {})}, health]
-
-
-def _rate_limit(per_s: int) -> Json:
-    whole = {"default_value": {"numerator": 100}}
-    kind = f"{TYPES}.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
-    limit = {
-        "@type": kind,
-        "stat_prefix": "endpoint",
-        "token_bucket": {
-            "max_tokens": per_s,
-            "tokens_per_fill": per_s,
-            "fill_interval": "1s",
-        },
-        "filter_enabled": whole,
-        "filter_enforced": whole,
-    }
-    return {"envoy.filters.http.local_ratelimit": limit}
+    return [{**predict, **rate_limit(guard)}, health]
 
 
 def _retries() -> Json:
-    """Predicting changes nothing, so any failed attempt may be made again elsewhere."""
+    """Predicting changes nothing, so an attempt that failed may be made again elsewhere.
+
+    One that timed out is not, which is why attempts have no time-out of their own: whatever
+    kept a server busy for so long would do the same to the next. Three attempts find a living
+    server where one of each version has just died; a request that ends its server takes no
+    more than three along.
+    """
     previous = f"{TYPES}.extensions.retry"
     return {
         "retry_on": "5xx,reset,connect-failure,refused-stream",
-        "num_retries": 3,
-        "per_try_timeout": f"{_TRY_TIMEOUT_S}s",
+        "num_retries": 2,
         "retry_back_off": {"base_interval": "0.01s", "max_interval": "0.1s"},
         "retry_host_predicate": [
             {
@@ -171,9 +172,17 @@ def _matching(path: str, method: str, pinned_to: str | None = None) -> Json:
         headers.append({"name": PIN_HEADER, "string_match": {"exact": pinned_to}})
     elif pinned_to == "":
         headers.append({"name": PIN_HEADER, "present_match": True})
-    return {"match": {"path": path, "headers": headers}}
+    whom: Needs = "operator" if pinned_to is not None else _WHOM[path]
+    return {"match": {"path": path, "headers": headers}, **needs(whom)}
 
 
+_OURS = ("authorization", "proxy-authorization", "cookie", CODING_HEADER)
+_ROUTE = "config.route.v3.RouteConfiguration"
+_WHOM: Mapping[str, Needs] = {
+    PREDICT_ROUTE: "client",
+    HEALTH_ROUTE: "nobody",
+    METRICS_ROUTE: "operator",
+}
 _METRICS = {
     **_matching(METRICS_ROUTE, "GET"),
     "route": {"cluster": ADMIN_CLUSTER, "prefix_rewrite": "/stats/prometheus"},
