@@ -5,14 +5,30 @@
 Its server and its worker import every installed integration at their start. Nothing on one
 machine uses them, and the one for Google Cloud alone costs each of the two 200 MB and seconds
 of processor time. Flows run in processes of their own, which import what they ask for.
+
+The server's pages also load nothing from anywhere else, and tell nobody else anything: the
+browser keeps the login for them.
 """
 
 import importlib.metadata
 import runpy
+from functools import partial
 from importlib.metadata import EntryPoints
 from typing import Any
 
+import uvicorn
+
 _INTEGRATIONS = "prefect.collections"
+# Prefect's newer pages report to an analytics service, whatever its settings say, and those of
+# its API's documentation run scripts of a public network. Within this origin all is allowed.
+_OWN_ORIGIN = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
+_HEADERS = [
+    ("Content-Security-Policy",
+     f"{_OWN_ORIGIN}; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+]  # fmt: skip
 
 
 def main() -> None:
@@ -23,6 +39,7 @@ def main() -> None:
         return found if wanted.get("group") != _INTEGRATIONS else EntryPoints()
 
     importlib.metadata.entry_points = without_integrations
+    uvicorn.run = partial(uvicorn.run, headers=_HEADERS)
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 
 

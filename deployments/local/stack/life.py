@@ -6,17 +6,15 @@ is one of the programs, brings each endpoint to what the ledger says.
 """
 
 import hashlib
-import os
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deployments.files import write_whole
-from deployments.local.envoy.configuration import TOKENS
+from deployments.files import is_full, write_changed
 from deployments.local.envoy.program import endpoint_programs, program_of
 from deployments.local.layout import Layout, layout_of
-from deployments.local.servers import local_of, program_name, servers_of
+from deployments.local.servers import forget_outdated, local_of
 from deployments.local.stack.orchestrator import (
     SERVER,
     environment,
@@ -24,23 +22,30 @@ from deployments.local.stack.orchestrator import (
     start_prefect,
 )
 from deployments.local.stack.ports import require_free
+from deployments.local.stack.privacy import make_private
 from deployments.local.stack.serving import (
     RECONCILER,
     wait_for_endpoints,
     wait_for_models,
     wait_for_reconciler,
 )
+from deployments.local.stack.turns import turn
+from deployments.local.stack.upkeep import keep_up
 from deployments.local.stack.waiting import Say
 from deployments.local.supervisor.programs import Supervisor
 from deployments.local.supervisor.sections import Program
+from deployments.local.tokens import require_tokens
 from deployments.releases import keys
 from deployments.store import open_store, require_create_if_absent
 from policy.config import Config
-from policy.errors import ConfigError, EndpointError
+from policy.errors import ConfigError, EndpointError, StoreError
 
 
 def up(config: Config, say: Say, *, file: Path, deployments: bool = True) -> None:
     """Bring everything up and return once it is healthy and serves what the ledger says.
+
+    Envoy and the model servers that a killed supervisord has left go on as they are. Another
+    `up` or `down` of this stack is waited for.
 
     Args:
         say: is told each step, one line each.
@@ -52,15 +57,48 @@ def up(config: Config, say: Say, *, file: Path, deployments: bool = True) -> Non
         ConfigError: before anything is started, if releases could not be signed.
         StoreError: before anything is started, if the ledger would not be safe in the store.
         EndpointError: if a part does not become healthy, with the tail of its log.
+        Busy: if the other `up` or `down` does not end.
     """
     layout = layout_of(config)
+    try:
+        with turn(layout, say):
+            _up(config, layout, say, file, deployments)
+    except (OSError, StoreError) as error:
+        if is_full(error):
+            raise _full(config, layout, error) from error
+        if isinstance(error, OSError):
+            raise EndpointError(
+                f"the stack could not be started: {error}",
+                holds="what is up stays up",
+                do=f"see who owns what lies in {config.root} and {config.scratch}",
+            ) from error
+        raise
+
+
+def _full(config: Config, layout: Layout, error: Exception) -> EndpointError:
+    """What to say of a full disk, once what served is kept alive: that needs no room."""
+    supervisor, served = Supervisor(layout), any(layout.programs.glob("*.conf"))
+    if served and not supervisor.running():
+        supervisor.start()
+    return EndpointError(
+        f"the disk of {config.root} or {config.scratch} is full: {error}",
+        holds="what served is kept alive as it was" if served else "nothing was started",
+        do="make room, then `make up` again",
+    )
+
+
+def _up(config: Config, layout: Layout, say: Say, file: Path, deployments: bool) -> None:
+    make_private(config, say)
+    keep_up(config)
     keys.require_keys(config)
     require_create_if_absent(open_store(config.root, layout.scratch))
     supervisor = Supervisor(layout)
     if not supervisor.running():
         supervisor.end_orphans()
     check_ports(config, supervisor)
-    _check_tokens(config, supervisor)
+    require_tokens(config)
+    for name in forget_outdated(supervisor):
+        say(f"{name} was started by an older program, and is brought back as it is now")
     start_programs(config, programs(config, layout, file))
     wait_for_endpoints(config, say)
     start_prefect(config, supervisor, say, deployments=deployments)
@@ -70,9 +108,10 @@ def up(config: Config, say: Say, *, file: Path, deployments: bool = True) -> Non
 
 def down(config: Config, say: Say) -> None:
     """Stop all that `up` and the endpoints started; the data stays. Safe to repeat."""
-    supervisor = Supervisor(layout_of(config))
-    say("stopping …")
-    supervisor.shutdown()
+    layout = layout_of(config)
+    with turn(layout, say):
+        say("stopping …")
+        Supervisor(layout).shutdown()
     say("stopped; the data stays in " + config.root)
 
 
@@ -119,7 +158,7 @@ def programs(config: Config, layout: Layout, file: Path) -> Sequence[Program]:
 def _reconciler(config: Config, layout: Layout, file: Path) -> Program:
     """Who is always there, and answers Prometheus, with the configuration as it is now."""
     own, text = layout.supervisor / "reconciler.json", config.model_dump_json(indent=1)
-    write_whole(own, text)
+    write_changed(own, text)
     return Program(
         name=RECONCILER,
         command=[sys.executable, "-m", "tasks.reconciler", str(own), str(file.resolve())],
@@ -143,29 +182,9 @@ def check_ports(config: Config, supervisor: Supervisor) -> None:
     for name, one in local.endpoints.items():
         setting, envoy = f"local.endpoints.{name}", program_of(name)
         ports += [(f"{setting}.port", one.port, envoy)]
-        ports += [(f"{setting}.admin_port", one.admin_port, envoy)]
-        for server in servers_of(supervisor, name):
-            program = program_name(name, server.version)
-            ports += [("local.model_ports", port, program) for port in server.ports]
-    seen = supervisor.processes() if supervisor.running() else []
-    running = {process.program for process in seen if process.alive}
+    running = set(supervisor.lasting())
+    if supervisor.running():
+        running = {process.program for process in supervisor.processes() if process.alive}
     for setting, port, program in ports:
         if program not in running:
             require_free(port, setting)
-
-
-def _check_tokens(config: Config, supervisor: Supervisor) -> None:
-    """The environment in which supervisord started is the one that its programs have."""
-    if config.serving.tokens_required and not os.environ.get(TOKENS, "").strip(", "):
-        raise ConfigError(
-            f"serving.tokens_required is true, but {TOKENS} holds no token",
-            expected="bearer tokens in the environment, separated by commas",
-            holds="nothing was started",
-        )
-    theirs = supervisor.environment().get(TOKENS, "") if supervisor.running() else None
-    if theirs is not None and theirs != os.environ.get(TOKENS, ""):
-        raise EndpointError(
-            f"{TOKENS} differs from when the stack was started",
-            holds="the tokens of then are accepted",
-            do="`make down`, then `make up`",
-        )

@@ -1,11 +1,20 @@
 """Ports on 127.0.0.1, asked of the system by really binding to them."""
 
+import os
 import socket
-from collections.abc import Container
+from pathlib import Path
 
 import psutil
 
 from policy.errors import PortTaken
+
+TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+"""Linux tells everybody who listens on which port."""
+
+# In these tables: the state of who listens, and the addresses by which 127.0.0.1 is
+# reached, of the older and of the newer protocol.
+_LISTENS = "0A"
+_HERE = ("0100007F", "00000000", "0000000000000000FFFF00000100007F", "0" * 32)
 
 
 def is_free(port: int) -> bool:
@@ -30,17 +39,30 @@ def require_free(port: int, setting: str) -> None:
         )
 
 
-def find_free(first: int, last: int, count: int, reserved: Container[int]) -> range:
-    """The first `count` free ports in a row within [first, last]. Raises PortTaken."""
-    for start in range(first, last - count + 2):
-        row = range(start, start + count)
-        if not any(port in reserved for port in row) and all(map(is_free, row)):
-            return row
-    raise PortTaken(
-        f"no {count} free ports in a row in local.model_ports (={[first, last]})",
-        holds="nothing was started",
-        do="widen local.model_ports, or undeploy a version",
-    )
+def require_ours(port: int, setting: str) -> None:
+    """Raises PortTaken if another user of this machine listens there, who would be told
+    secrets. Linux tells who listens; where the system does not, nobody is refused.
+    """
+    strangers = listeners(port) - {os.getuid(), 0}
+    if strangers:
+        raise PortTaken(
+            f"port {port} ({setting}) belongs to user {min(strangers)} of this machine",
+            expected=f"a server of user {os.getuid()}",
+            holds="nothing was sent to it",
+            do=f"make down, set {setting} to another port, then make up",
+        )
+
+
+def listeners(port: int) -> set[int]:
+    """The users whose processes listen on a port of 127.0.0.1."""
+    found = set()
+    for table in TABLES:
+        lines = table.read_text().splitlines()[1:] if table.exists() else []
+        for _, local, _, state, _, _, _, user, *_ in map(str.split, lines):
+            address, _, number = local.partition(":")
+            if state == _LISTENS and address in _HERE and int(number, 16) == port:
+                found.add(int(user))
+    return found
 
 
 def _owner(port: int) -> str:

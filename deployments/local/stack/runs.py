@@ -17,8 +17,6 @@ from typing import Any, Literal
 import httpx
 import psutil
 
-from deployments.local import loopback
-
 POOL = "local"
 UNDER_WAY = ("PENDING", "RUNNING", "PAUSED", "CANCELLING")
 STARTING_S = 60.0  # a worker that lives has started a process long before
@@ -72,10 +70,14 @@ def judge(run: Run, seen: Seen) -> Verdict:
 
 
 class Server:
-    """The few calls to Prefect's server that need no Prefect. Each raises TransportError."""
+    """The few calls to Prefect's server that need no Prefect. Each raises httpx.HTTPError.
 
-    def __init__(self, port: int) -> None:
-        self._client = loopback.client(port)
+    Args:
+        client: of the server's API, with the login that it wants.
+    """
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
 
     def under_way(self) -> Sequence[Run]:
         """The runs of this machine's pool that the server believes to be under way."""
@@ -83,12 +85,12 @@ class Server:
             "flow_runs": {"state": {"type": {"any_": [*UNDER_WAY]}}},
             "work_pools": {"name": {"any_": [POOL]}},
         }
-        return [_run(found) for found in self._post("/api/flow_runs/filter", wanted)]
+        return [_run(found) for found in self._post("/flow_runs/filter", wanted)]
 
     def states(self, ids: Collection[str]) -> Mapping[str, str]:
         """The type of the state of each of these runs, such as CANCELLED, that there is."""
         wanted = {"flow_runs": {"id": {"any_": sorted(ids)}}}
-        found = self._post("/api/flow_runs/filter", wanted)
+        found = self._post("/flow_runs/filter", wanted)
         return {run["id"]: run["state_type"] for run in found}
 
     def end(self, run: Run) -> str:
@@ -97,8 +99,8 @@ class Server:
         Its state is read once more: a process reports its end before it is gone, so what is
         still the same now will never change by itself.
         """
-        now = self._client.get(f"/api/flow_runs/{run.id}")
-        if now.status_code != 200 or now.json()["state_id"] != run.state_id:
+        now = self._found(run.id)
+        if now is None or now["state_id"] != run.state_id:
             return ""
         name = "Cancelled" if run.state == "CANCELLING" else "Crashed"
         self._set(run.id, name, f"Its process is gone; marked {_FORCED}.")
@@ -109,10 +111,10 @@ class Server:
 
         A flow that loses its worker may end by itself just then, and says that it crashed.
         """
-        found = self._client.get(f"/api/flow_runs/{id}")
-        if found.status_code != 200 or found.json()["state_type"] != "CRASHED":
+        found = self._found(id)
+        if found is None or found["state_type"] != "CRASHED":
             return False
-        states = self._client.get("/api/flow_run_states/", params={"flow_run_id": id}).json()
+        states = _read(self._client.get("/flow_run_states/", params={"flow_run_id": id}))
         before = sorted(states, key=lambda state: state["timestamp"])[-2:-1]
         if not before or before[0]["type"] != "CANCELLING":
             return False
@@ -121,13 +123,15 @@ class Server:
 
     def _set(self, id: str, name: str, message: str) -> None:
         state = {"type": name.upper(), "name": name, "message": message}
-        self._post(f"/api/flow_runs/{id}/set_state", {"state": state, "force": True})
+        self._post(f"/flow_runs/{id}/set_state", {"state": state, "force": True})
+
+    def _found(self, id: str) -> Any:
+        """A run as it is now; None if it was deleted."""
+        reply = self._client.get(f"/flow_runs/{id}")
+        return None if reply.status_code == httpx.codes.NOT_FOUND else _read(reply)
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
-        reply = self._client.post(path, json=body)
-        if reply.status_code not in (200, 201):
-            raise httpx.ReadError(f"{path} was answered with {reply.status_code}: {reply.text}")
-        return reply.json()
+        return _read(self._client.post(path, json=body))
 
 
 class DeadRuns:
@@ -145,7 +149,7 @@ class DeadRuns:
     def round(self) -> Sequence[str]:
         """Look once; returns one line for each run that was changed.
 
-        Raises httpx.TransportError if the server does not answer: nothing is known then.
+        Raises httpx.HTTPError if the server does not answer well: nothing is known then.
         """
         runs = self._server.under_way()
         done = [
@@ -200,6 +204,13 @@ class DeadRuns:
     def _forget(self, under_way: Collection[str]) -> None:
         self._first = {id: seen for id, seen in self._first.items() if id in under_way}
         self._told = {id: since for id, since in self._told.items() if id in under_way}
+
+
+def _read(reply: httpx.Response) -> Any:
+    if not reply.is_success:
+        path, text = reply.request.url.path, reply.text[:300]
+        raise httpx.ReadError(f"{path} was answered with {reply.status_code}: {text}")
+    return reply.json()
 
 
 def processes_by_run() -> Processes:

@@ -1,5 +1,7 @@
 """Waiting until what was started serves what the ledger says."""
 
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from deployments import ledger
@@ -8,31 +10,47 @@ from deployments.local.endpoint import EnvoyEndpoint
 from deployments.local.envoy.admin import Admin
 from deployments.local.envoy.program import program_of
 from deployments.local.layout import layout_of
-from deployments.local.servers import local_of, ports_of
+from deployments.local.servers import local_of
 from deployments.local.stack.waiting import Say, wait_for
+from deployments.local.supervisor.programs import Supervisor
 from deployments.store import open_store
 from policy.config import Config
-from policy.errors import EndpointSilent, LedgerError
+from policy.errors import Busy, EndpointSilent, LedgerError
 from policy.rollout.record import desired_weights, finished
 
 RECONCILER = "reconciler"
+_FAILS_S = 30
+_BUSY_S = 60  # a call at an endpoint may start a server and write its routes several times
 _MODELS_S = 180  # a server that loads on a busy machine, after another has made room
 
 
 def wait_for_endpoints(config: Config, say: Say) -> None:
-    """Return once every Envoy serves. Raises EndpointError with the tail of its log."""
-    layout = layout_of(config)
-    for name in config.endpoints:
-        admin = Admin(name, ports_of(config, name).admin_port)
-        log = layout.logs / f"{program_of(name)}.log"
-        wait_for(f"endpoint {name}", admin.ready, 20, log, say)
+    """Return once every Envoy serves. Raises EndpointError with the tail of its log.
+
+    One that lives but does not listen where it should is started anew: it serves nobody.
+    """
+    layout, supervisor = layout_of(config), Supervisor(layout_of(config))
+    for name, endpoint in endpoints_of(config).items():
+        admin, program = Admin(name, layout.admin_socket(name)), program_of(name)
+        wait = partial(
+            wait_for, f"endpoint {name}", limit_s=20, log=layout.logs / f"{program}.log",
+            say=say, hopeless=partial(supervisor.given_up, program),
+        )  # fmt: skip
+        wait(admin.ready)
+        if closed := endpoint.closed():
+            say(
+                f"endpoint {name} does not listen at {', '.join(closed)}: its Envoy starts anew"
+            )
+            supervisor.restart_program(program)
+            wait(lambda endpoint=endpoint, admin=admin: admin.ready() and not endpoint.closed())
 
 
 def wait_for_reconciler(config: Config, say: Say) -> None:
     """Return once a scrape is answered. Raises EndpointError with the tail of the log."""
     answered = partial(loopback.answers, local_of(config).metrics_port, "/metrics")
-    log = layout_of(config).logs / f"{RECONCILER}.log"
-    wait_for(RECONCILER, answered, 60, log, say)
+    layout = layout_of(config)
+    log, hopeless = layout.logs / f"{RECONCILER}.log", Supervisor(layout).given_up
+    wait_for(RECONCILER, answered, 60, log, say, partial(hopeless, RECONCILER))
 
 
 def wait_for_models(config: Config, say: Say) -> None:
@@ -44,14 +62,33 @@ def wait_for_models(config: Config, say: Say) -> None:
     layout = layout_of(config)
     log = layout.logs / f"{RECONCILER}.log"
     for name, endpoint in endpoints_of(config).items():
-        endpoint.refresh()  # it may be guarded otherwise than when its routes were written
-        wanted = _wanted(config, name, say)
+        found = refreshed(endpoint)
+        wanted = _wanted(config, name, found, say)
         what = f"{name} with {_shown(wanted)}"
-        if wanted != {} or endpoint.observe().weights:
-            wait_for(what, partial(_serves, endpoint, wanted), _MODELS_S, log, say)
+        if wanted != {} or found:
+            serving = Serving(endpoint, wanted, partial(_wanted, config, name, found, say))
+            wait_for(what, serving.healthy, _MODELS_S, log, say, serving.hopeless)
 
 
-def _wanted(config: Config, endpoint: str, say: Say) -> dict[str, int] | None:
+def refreshed(endpoint: EnvoyEndpoint) -> Mapping[str, int]:
+    """What it serves, guarded as configured now: its routes may have been written otherwise.
+
+    Tried again while the reconciler has the endpoint or its Envoy starts anew.
+    """
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            endpoint.refresh()
+            return endpoint.observe().weights
+        except (Busy, EndpointSilent):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def _wanted(
+    config: Config, endpoint: str, found: Mapping[str, int], say: Say
+) -> dict[str, int] | None:
     """The split that the ledger wants; None if it is on its way, or not known."""
     try:
         state = ledger.read(open_store(config.root, layout_of(config).scratch))
@@ -59,21 +96,54 @@ def _wanted(config: Config, endpoint: str, say: Say) -> dict[str, int] | None:
         say(f"what {endpoint} should serve is not known, it goes on with what it has: {error}")
         return None
     rollout = state.endpoint(endpoint).rollout
-    if rollout is None:
-        return {}
-    return desired_weights(rollout) if finished(rollout) else None
+    if rollout is not None and not finished(rollout):
+        return None
+    wanted = {} if rollout is None else desired_weights(rollout)
+    unknown = sorted({*found} - {"" if rollout is None else rollout.version})
+    if not wanted and unknown:
+        names = ", ".join(unknown)
+        say(f"{endpoint} serves {names}, which the ledger never promoted: it goes on")
+        return None
+    return wanted
 
 
-def _serves(endpoint: EnvoyEndpoint, wanted: dict[str, int] | None) -> bool:
-    try:
-        seen = endpoint.observe()
-    except EndpointSilent:
+class Serving:
+    """Whether an endpoint serves what it should; and why it will not, once that is known."""
+
+    def __init__(
+        self,
+        endpoint: EnvoyEndpoint,
+        wanted: dict[str, int] | None,
+        now_wanted: Callable[[], dict[str, int] | None],
+    ) -> None:
+        self._endpoint, self._wanted, self._now_wanted = endpoint, wanted, now_wanted
+        self._failed = ""
+        self._since = time.monotonic()
+
+    def healthy(self) -> bool:
+        try:
+            seen = self._endpoint.observe()
+        except EndpointSilent:
+            return False
+        needed = {*seen.weights, *(self._wanted or {})}
+        servers = [seen.servers[version] for version in needed if version in seen.servers]
+        self._note(next((s.reason for s in servers if s.state == "failed"), ""))
+        ready = len(servers) == len(needed) and all(s.state == "ready" for s in servers)
+        if not ready or self._wanted is None or dict(seen.weights) == self._wanted:
+            return ready
+        self._wanted = self._now_wanted()  # a rollout may have begun since, or ended
         return False
-    ready = all(
-        version in seen.servers and seen.servers[version].state == "ready"
-        for version in seen.weights
-    )
-    return ready and (wanted is None or dict(seen.weights) == wanted)
+
+    def hopeless(self) -> str:
+        """Why a server cannot be started: the reconciler mends a copy that was damaged, but
+        what fails again and again will fail for ever.
+        """
+        return self._failed if time.monotonic() - self._since > _FAILS_S else ""
+
+    def _note(self, failed: str) -> None:
+        if not failed or not self._failed:
+            self._since = time.monotonic()
+        self._failed = failed
 
 
 def _shown(wanted: dict[str, int] | None) -> str:

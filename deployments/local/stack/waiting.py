@@ -11,12 +11,27 @@ Say = Callable[[str], None]
 
 
 def wait_for(
-    what: str, healthy: Callable[[], bool], limit_s: float, log: Path, say: Say
+    what: str,
+    healthy: Callable[[], bool],
+    limit_s: float,
+    log: Path,
+    say: Say,
+    hopeless: Callable[[], str] = lambda: "",
 ) -> None:
-    """Return once `healthy`. Raises EndpointError after `limit_s` with the tail of `log`."""
+    """Return once `healthy`. Raises EndpointError after `limit_s` with the tail of `log`.
+
+    Args:
+        hopeless: says why it will never be healthy, "" if it may yet be; it is told at once.
+    """
     started = told = time.monotonic()
     while not healthy():
         now = time.monotonic()
+        if why := hopeless():
+            raise EndpointError(
+                f"{what}: {why}\n{tail(log)}\n",
+                holds="what is up stays up",
+                do=f"read {log}, mend that, then `make up` again or `make down`",
+            )
         if now - started > limit_s:
             raise EndpointError(
                 f"{what} is not healthy after {limit_s:.0f} s\n{tail(log)}\n",
