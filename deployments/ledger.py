@@ -4,27 +4,36 @@
     ledger-snapshots/00000200-<sha>.json  the state after record 200
 
 A snapshot saves the reading of old records, never decides: it is believed only if a record of
-the chain names its SHA-256. Records are the truth, and `audit` folds all of them.
+the chain names its SHA-256. Records are the truth, and `audit` folds all of them. One that is
+newer than the last record says that records are gone: nothing is read, and nothing written,
+until somebody has looked. Other names in the folder are no records; see ledger_repair.py.
 """
 
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
 from deployments import Store
+from deployments.ledger_objects import blobs, read_or_none, require_whole
 from policy.errors import AlreadyExists, LedgerError, NotFound, StoreError
 from policy.ledger import NO_RECORD, STATE_VERSION, Ledger, extend, fold, key, next_record
-from policy.records import Event, Record, Registered, Snapshotted, broken, decode
+from policy.records import (
+    Event,
+    Record,
+    Registered,
+    Snapshotted,
+    broken,
+    decode,
+)
 
 SNAPSHOT_EVERY = 200
 _FOLDER = "ledger-snapshots"
-_READERS = 16
-_RECORD = re.compile(r"ledger/\d{8}\.json")
+RECORD = re.compile(r"ledger/[0-9]{8}\.json")
+_SNAPSHOT = re.compile(rf"{_FOLDER}/([0-9]{{8}})-[0-9a-f]{{12}}\.json")
 _KEPT = 16  # states among which the audit finds the one of a snapshot; seldom another one
 
 
@@ -38,8 +47,9 @@ def read(store: Store, known: Ledger | None = None) -> Ledger:
     if known is None:
         return _read_from_nothing(store)
     number, state = known.number, known
-    while (data := _read_or_none(store, key(number + 1))) is not None:
+    while (data := read_or_none(store, key(number + 1))) is not None:
         number += 1
+        require_whole(store, key(number), data)
         state = extend(state, key(number), data)
     if state is known:
         _require_head(store, known)
@@ -97,7 +107,7 @@ def _after_losing(store: Store, state: Ledger, error: AlreadyExists) -> Ledger:
 def records(store: Store, first: int = 1, last: int | None = None) -> Iterator[Record]:
     """The records from `first` to `last` (to the end), in order, their chain checked."""
     previous = "" if first > 1 else NO_RECORD
-    for name, data in _blobs(store, first, last):
+    for name, data in blobs(store, first, last):
         record = decode(name, data)
         if previous and record.previous != previous:
             raise broken(f"{name} does not follow the record before")
@@ -115,20 +125,22 @@ def registered(store: Store, state: Ledger, version: str) -> Registered:
     return event
 
 
-def audit(store: Store) -> Ledger:
-    """Fold every record from the first, and hold each snapshot against what it folds to.
+def audit(store: Store, last: int | None = None) -> Ledger:
+    """Fold every record up to `last`, and hold each snapshot against what it folds to.
 
     Raises:
-        LedgerError: if the chain is broken, or a record vouches for a snapshot that differs.
+        LedgerError: if the chain is broken or ends too early, or a record vouches for a
+            snapshot that differs.
     """
-    state, before = Ledger(), deque[Ledger](maxlen=_KEPT)
-    for name, data in _blobs(store, 1, None):
+    state, before, snapshots = Ledger(), deque[Ledger](maxlen=_KEPT), store.list(_FOLDER)
+    for name, data in blobs(store, 1, last):
         before.append(state)
         state = extend(state, name, data)
         if state.snapshot != before[-1].snapshot:
             event = decode(name, data).event
             if isinstance(event, Snapshotted) and not _agrees(store, event, before):
                 raise broken(f"{name} vouches for a snapshot that the records do not fold to")
+    _require_no_newer(store, snapshots, state)
     return state
 
 
@@ -137,20 +149,42 @@ def _agrees(store: Store, event: Snapshotted, before: Iterable[Ledger]) -> bool:
     if event.version != STATE_VERSION:
         return True  # nobody who reads this shape believes it
     found = (state for state in before if state.number == event.number)
-    state = next(found, None) or fold(_blobs(store, 1, event.number))
+    state = next(found, None) or fold(blobs(store, 1, event.number))
     return hashlib.sha256(_encode(state)).hexdigest() == event.sha256
 
 
 def _read_from_nothing(store: Store) -> Ledger:
     """From the newest snapshot that holds, else from the first record."""
-    for name in reversed(store.list(_FOLDER)):
+    names = store.list(_FOLDER)  # before the records, of which more may come meanwhile
+    state = _folded(store, names)
+    _require_no_newer(store, names, state)
+    return state
+
+
+def _folded(store: Store, snapshots: Sequence[str]) -> Ledger:
+    for name in reversed(snapshots):
         state = _snapshot(store, name)
         if state is not None:
             try:
-                return fold(_blobs(store, state.number + 1, None), state)
+                return fold(blobs(store, state.number + 1, None), state)
             except LedgerError:
                 continue  # the chain does not go on from it; the records themselves decide
-    return fold(_blobs(store, 1, None))
+    return fold(blobs(store, 1, None))
+
+
+def _require_no_newer(store: Store, snapshots: Sequence[str], state: Ledger) -> None:
+    """A snapshot is made after its record: without that record, records are gone."""
+    numbers = [int(found[1]) for name in snapshots if (found := _SNAPSHOT.fullmatch(name))]
+    newest = max(numbers, default=0)
+    if newest > state.number:
+        raise LedgerError(
+            f"records {state.number + 1} to {newest} of the ledger are gone: it ends before a "
+            f"snapshot that was made after record {newest}",
+            expected="every record that was ever written",
+            holds="nothing was written and traffic is as it was",
+            do=f"bring {store.root}/ledger back from a copy of the store; only if the older "
+            f"ledger is what you want: mv {store.root}/{_FOLDER} {store.root}/{_FOLDER}-aside",
+        )
 
 
 def _snapshot(store: Store, name: str) -> Ledger | None:
@@ -166,7 +200,7 @@ def _snapshot(store: Store, name: str) -> Ledger | None:
         return None  # records decide, a snapshot only saves reading them
     if state.number != number or not _vouched(store, number, sha):
         return None
-    head = _read_or_none(store, key(number))
+    head = read_or_none(store, key(number))
     if head is None or hashlib.sha256(head).hexdigest() != state.head:
         return None
     return state
@@ -175,7 +209,7 @@ def _snapshot(store: Store, name: str) -> Ledger | None:
 def _vouched(store: Store, number: int, sha: str) -> bool:
     """Whether one of the next records names this snapshot; others may have come between."""
     for after in range(number + 1, number + 1 + SNAPSHOT_EVERY):
-        data = _read_or_none(store, key(after))
+        data = read_or_none(store, key(after))
         if data is None:
             return False
         if b'"snapshot"' in data[:1000]:
@@ -226,7 +260,7 @@ def _require_head(store: Store, known: Ledger) -> None:
     """What was read before must still be there."""
     if not known.number:
         return
-    data = _read_or_none(store, key(known.number))
+    data = read_or_none(store, key(known.number))
     if data is None or hashlib.sha256(data).hexdigest() != known.head:
         raise LedgerError(
             f"record {known.number} of the ledger is gone or was changed",
@@ -234,33 +268,6 @@ def _require_head(store: Store, known: Ledger) -> None:
             holds="nothing was written",
             do="bring the missing records back from a copy of the store",
         )
-
-
-def _blobs(store: Store, first: int, last: int | None) -> Iterator[tuple[str, bytes]]:
-    """(key, bytes) of records in order; all that are listed.
-
-    Over a network several are read at a time; on a disk that would only cost threads.
-    """
-    if last is None:
-        # What else lies there (a copy, an editor's file) is no record; a gap still shows.
-        listed = store.list("ledger", after=key(first - 1))
-        names = [name for name in listed if _RECORD.fullmatch(name)]
-    else:
-        names = [key(number) for number in range(first, last + 1)]
-    if "://" not in store.root or len(names) < _READERS:
-        yield from ((name, store.read(name)) for name in names)
-        return
-    with ThreadPoolExecutor(_READERS) as pool:
-        for start in range(0, len(names), 1000):
-            part = names[start : start + 1000]
-            yield from zip(part, pool.map(store.read, part), strict=True)
-
-
-def _read_or_none(store: Store, name: str) -> bytes | None:
-    try:
-        return store.read(name)
-    except NotFound:
-        return None
 
 
 def now() -> datetime:

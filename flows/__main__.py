@@ -1,12 +1,14 @@
 """What people ask and tell the loop from a terminal, beside Prefect's own commands.
 
-    python -m flows status  [--json] [CONFIG]      exit code 1 if anything is not well
+    python -m flows status  [--json] [CONFIG]      what serves; 0 if all is well, else 1
     python -m flows history [--json] [CONFIG]      who asked for what, and what came of it
     python -m flows show VERSION [CONFIG]          everything about one version
     python -m flows diff VERSION VERSION [CONFIG]  how two versions differ
     python -m flows plan [CONFIG]                  what a rollout would do, and how long
-    python -m flows watch DEPLOYMENT [CONFIG]      run a deployment and read along
+    python -m flows watch DEPLOYMENT [--param NAME=VALUE] [CONFIG]
+                                                   run a deployment and read along; 1 if red
     python -m flows demo [CONFIG]                  the whole loop in minutes
+    python -m flows repair-ledger [CONFIG]         set aside a last record that was cut short
     python -m flows abort|promote|pause|resume|approve|reject|rollback --why "…" [CONFIG]
     python -m flows rollout VERSION --why "…" [CONFIG]
 
@@ -24,6 +26,7 @@ from functools import partial
 from pathlib import Path
 
 from deployments import console
+from flows.terminal.problem import DEFAULT
 from policy.config import Config, load_config
 
 REQUESTS = ("abort", "promote", "pause", "resume", "approve", "reject", "rollback", "rollout")
@@ -35,8 +38,16 @@ QUESTIONS = {
     "plan": "what a rollout would do, and how long it would take",
     "watch": "run a deployment, such as retrain/on-demand, and read along",
     "demo": "the whole loop in minutes, on this machine",
+    "repair-ledger": "set aside the ledger's last record if it was cut short; nothing else",
 }
-DEFAULT = "deployments/local.yaml"
+ENDS = {
+    "status": "exit code: 0 if everything is well; 1 if anything is not, or could not be "
+    "looked at. Problems come in this order: what endangers clients now, what a rollback would "
+    "meet, the rest; each with the command that mends it.",
+    "history": "exit code: 1 if the ledger is broken, or records are gone; else 0.",
+    "repair-ledger": "exit code: 0 if the ledger is whole now; 1 if anything else is wrong "
+    "with it: then nothing was changed. The record is moved to ledger-torn/ below root.",
+}
 WAIT_MAX_S = 30 * 86400
 NAMES = {"show": ("version",), "diff": ("before", "after"), "watch": ("deployment",)}
 
@@ -79,7 +90,7 @@ def _question(config: Config, asked: argparse.Namespace) -> int:
         case "status":
             from flows.terminal import status
 
-            return status.show(config, as_json=asked.json)
+            return status.show(config, as_json=asked.json, file=str(asked.config))
         case "history":
             from flows.terminal import history
 
@@ -96,13 +107,14 @@ def _question(config: Config, asked: argparse.Namespace) -> int:
             from flows.terminal import plan
 
             return plan.show(config)
-        case "watch":
-            from flows.terminal.runs import api_url
+        case "repair-ledger":
+            from flows.terminal import repair
 
-            os.environ.setdefault("PREFECT_API_URL", api_url(config))
+            return repair.show(config, str(asked.config))
+        case "watch":
             from flows.terminal import watch
 
-            return watch.show(asked.deployment)
+            return watch.show(config, asked.deployment, asked.param)
         case _:
             from flows.terminal import demo
 
@@ -115,9 +127,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in QUESTIONS.items():
-        command = commands.add_parser(name, help=text)
+        command = commands.add_parser(name, help=text, epilog=ENDS.get(name))
         if name in ("status", "history"):
             command.add_argument("--json", action="store_true")
+        if name == "watch":
+            command.add_argument(
+                "--param", action="append", default=[], metavar="NAME=VALUE",
+                type=console.whole_text, help="of the run; once for each",
+            )  # fmt: skip
         _arguments(command, NAMES.get(name, ()))
     for name in REQUESTS:
         under_way = "" if name in ("rollback", "rollout") else " the rollout under way"

@@ -13,6 +13,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from policy.config import load_config
 from tasks.ablation import Measured, ablation_report, ended, measure, on_one_core
+from tasks.server import run_in_terminal
 from tasks.training import fetch
 
 BASELINE = "none"
@@ -54,4 +55,4 @@ def ablate(
 
 
 if __name__ == "__main__":
-    ablate()
+    run_in_terminal(ablate, str(__doc__))

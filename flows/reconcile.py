@@ -13,7 +13,6 @@ from pathlib import Path
 
 from prefect import flow
 
-from deployments import console
 from policy.config import load_config
 from tasks.reconciliation import (
     go_on,
@@ -21,6 +20,7 @@ from tasks.reconciliation import (
     stop_what_was_cancelled,
     tell_left,
 )
+from tasks.server import run_in_terminal
 
 
 @flow(name="reconcile", log_prints=True)
@@ -41,6 +41,4 @@ def reconcile(config: str = "deployments/local.yaml", for_s: float = 50.0) -> No
 
 
 if __name__ == "__main__":
-    reconcile(
-        console.arguments("flows.reconcile", str(__doc__), config="deployments/local.yaml")[0]
-    )
+    run_in_terminal(reconcile, str(__doc__))

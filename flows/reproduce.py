@@ -10,9 +10,9 @@ from pathlib import Path
 
 from prefect import flow
 
-from deployments import console
 from policy.config import load_config
 from tasks.reproduction import compare_weights, recorded
+from tasks.server import run_in_terminal
 from tasks.training import fetch, train
 
 
@@ -31,4 +31,4 @@ def reproduce(version: str, config: str = "deployments/local.yaml") -> str:
 
 
 if __name__ == "__main__":
-    reproduce(*console.arguments("flows.reproduce", str(__doc__), "version"))
+    run_in_terminal(reproduce, str(__doc__), "version")

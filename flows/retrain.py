@@ -11,12 +11,12 @@ from pathlib import Path
 
 from prefect import flow
 
-from deployments import console
 from policy.config import load_config, with_model
 from policy.monitoring.governor import Cause
 from tasks.release import champion, champion_scores, gate, register, require, signer
 from tasks.reports.card import release_card
 from tasks.rollout.steps import follow, request_rollout, require_came_true, wait_until_free
+from tasks.server import run_in_terminal
 from tasks.training import (
     check,
     evaluate,
@@ -79,6 +79,4 @@ def retrain(
 
 
 if __name__ == "__main__":
-    retrain(
-        console.arguments("flows.retrain", str(__doc__), config="deployments/local.yaml")[0]
-    )
+    run_in_terminal(retrain, str(__doc__))

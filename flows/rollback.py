@@ -12,9 +12,9 @@ from pathlib import Path
 
 from prefect import flow
 
-from deployments import console
 from policy.config import load_config
 from tasks.rollout.steps import follow, request_rollback, require_came_true
+from tasks.server import run_in_terminal
 
 
 @flow(name="rollback", flow_run_name="{why}", log_prints=True)
@@ -37,4 +37,4 @@ def rollback(
 
 
 if __name__ == "__main__":
-    rollback(*console.arguments("flows.rollback", str(__doc__), "why"))
+    run_in_terminal(rollback, str(__doc__), "why")

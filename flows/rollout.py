@@ -12,9 +12,9 @@ from pathlib import Path
 
 from prefect import flow
 
-from deployments import console
 from policy.config import load_config
 from tasks.rollout.steps import follow, request_rollout, require_came_true
+from tasks.server import run_in_terminal
 
 
 @flow(name="rollout", flow_run_name="{version}", log_prints=True)
@@ -43,4 +43,4 @@ def rollout(
 
 
 if __name__ == "__main__":
-    rollout(*console.arguments("flows.rollout", str(__doc__), "version"))
+    run_in_terminal(rollout, str(__doc__), "version")

@@ -9,8 +9,9 @@ says which digest a version is, and the signature that somebody trusted here mad
 signature in the store stays; all else is the same bytes whoever publishes. A published release
 has a done file, so that a job can take it as its input.
 
-A release is plain files. A link, a pipe or a file too many anywhere makes a copy wrong, and a
-wrong copy is replaced whole: nothing is ever written into it.
+A release is plain files. A link, a pipe or a file too many anywhere makes a copy wrong, and
+so does a file with a second name elsewhere, by which somebody else could change it. A wrong
+copy is replaced whole: nothing is ever written into it.
 """
 
 import hashlib
@@ -19,7 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments import Release, Store
-from deployments.files import entries, leaves_folder, open_plain, sha256_of, whole_copy
+from deployments.files import entries, open_plain, sha256_of, whole_copy
+from deployments.releases.manifest import (
+    MANIFEST,
+    parsed,
+    require_digest,
+    written,
+    wrong_names,
+)
 from deployments.releases.signing import (
     SIGNATURE,
     PrivateKey,
@@ -30,8 +38,6 @@ from deployments.releases.signing import (
     signer_of,
 )
 from policy.errors import AlreadyExists, NotFound, ReleaseError, StoreError
-
-MANIFEST = "MANIFEST"
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,13 @@ class Published:
 def seal(folder: Path, key: PrivateKey) -> str:
     """Write MANIFEST over all files of `folder`, sign them, and return the digest.
 
-    Raises ReleaseError if anything in it is no plain file.
+    Raises ReleaseError if anything in it is no plain file, or has a name that cannot be listed.
     """
-    lines = [f"{sha256_of(path)}  {name}\n" for name, path in _files(folder).items()]
-    (folder / MANIFEST).write_text("".join(lines))
+    files = _files(folder)
+    if problem := wrong_names(files):
+        raise _not_plain(folder, f"it has {problem}")
+    hashes = {name: sha256_of(path) for name, path in files.items()}
+    (folder / MANIFEST).write_text(written(hashes))
     sign(folder, key)
     return sha256_of(folder / MANIFEST)
 
@@ -86,17 +95,18 @@ def fetch(store: Store, release: Release, folder: Path, trusted: Trusted) -> Pat
         StoreError: if the store cannot be read, or the copy cannot be written: that blames
             no version.
     """
+    require_digest(release.digest)
     digest, target = release.digest, folder / release.digest
     if _is_good(target, digest, trusted):
         return target
-    names = read_manifest(store, digest)
+    hashes = read_manifest(store, digest)
     signer_of(_signature(store, digest), digest, trusted)  # before all the rest is copied
 
     def fill(new: Path) -> None:
-        for name in (*names, SIGNATURE, MANIFEST):
+        for name in (*hashes, SIGNATURE, MANIFEST):
             path = new / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_read(store, digest, name))
+            path.write_bytes(_read_listed(store, digest, name, hashes))
         verify(new, digest, trusted)
 
     try:
@@ -108,15 +118,16 @@ def fetch(store: Store, release: Release, folder: Path, trusted: Trusted) -> Pat
 
 def read_manifest(store: Store, digest: str) -> Mapping[str, str]:
     """Return {path: SHA-256} of a stored release. Raises ReleaseError."""
-    return _parse(_read(store, digest, MANIFEST), digest)
+    require_digest(digest)
+    return parsed(_read(store, digest, MANIFEST), digest)
 
 
 def read_file(store: Store, digest: str, name: str) -> bytes:
     """Return one file of a stored release, held against its MANIFEST. Raises ReleaseError."""
-    data, listed = _read(store, digest, name), read_manifest(store, digest)
-    if listed.get(name) != (sha256 := hashlib.sha256(data).hexdigest()):
-        raise refused(digest, f"{name} has SHA-256 {sha256[:12]}…, not the listed one")
-    return data
+    listed = read_manifest(store, digest)
+    if name not in listed:
+        raise refused(digest, f"{name} is not listed in {MANIFEST}")
+    return _read_listed(store, digest, name, listed)
 
 
 def verify(folder: Path, digest: str, trusted: Trusted) -> str:
@@ -148,9 +159,18 @@ def _is_good(copy: Path, digest: str, trusted: Trusted) -> bool:
         return False
     try:
         verify(copy, digest, trusted)
-    except ReleaseError:
+        return all((copy / name).lstat().st_nlink == 1 for name, _ in entries(copy))
+    except (ReleaseError, FileNotFoundError):
         return False
-    return True
+
+
+def _read_listed(store: Store, digest: str, name: str, hashes: Mapping[str, str]) -> bytes:
+    """One file, if it is as it is listed. Raises ReleaseError, StoreError."""
+    data = _read(store, digest, name)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if hashes.get(name, sha256) != sha256:
+        raise refused(digest, f"{name} has SHA-256 {sha256[:12]}…, not the listed one")
+    return data
 
 
 def _read(store: Store, digest: str, name: str) -> bytes:
@@ -184,7 +204,7 @@ def _files(folder: Path) -> dict[str, Path]:
 def _listed(folder: Path, digest: str) -> dict[str, str]:
     try:
         with open_plain(folder / MANIFEST) as file:
-            return _parse(file.read(), digest)
+            return parsed(file.read(), digest)
     except FileNotFoundError as error:
         raise refused(digest, f"{MANIFEST} is missing") from error
     except OSError as error:
@@ -196,18 +216,6 @@ def _hashed(path: Path, name: str, digest: str) -> str:
         return sha256_of(path)
     except OSError as error:
         raise refused(digest, f"{name} cannot be read: {error}") from error
-
-
-def _parse(data: bytes, digest: str) -> dict[str, str]:
-    if (sha256 := hashlib.sha256(data).hexdigest()) != digest:
-        raise refused(digest, f"{MANIFEST} has SHA-256 {sha256[:12]}…")
-    entries = {}
-    for line in data.decode(errors="replace").splitlines():
-        sha256, _, name = line.partition("  ")
-        if len(sha256) != 64 or not name or leaves_folder(name):
-            raise refused(digest, f"{MANIFEST} has the line {line!r}")
-        entries[name] = sha256
-    return entries
 
 
 def _not_plain(folder: Path, found: str) -> ReleaseError:

@@ -11,10 +11,10 @@ out there takes the trust away.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkstemp
 
+from deployments.files import create_private
 from deployments.releases.signing import PrivateKey, Trusted, new_key, private_key, public_key
 from policy.config import Config
 from policy.errors import ConfigError, Unsupported
@@ -54,19 +54,18 @@ def require_keys(config: Config) -> None:
     trusted(config)
 
 
-def without_key(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a program that has no business with the private key."""
-    return {name: value for name, value in environment.items() if name != VARIABLE}
+def trusted(config: Config, *, make: bool = True) -> Trusted:
+    """The public keys of `signing.trusted`, and of the key made here. Raises ConfigError.
 
-
-def trusted(config: Config) -> Trusted:
-    """The public keys of `signing.trusted`, and of the key made here. Raises ConfigError."""
+    Args:
+        make: the key that is made here, if there is none yet; else that is an error.
+    """
     keys = [
         public_key(text.encode(), f"signing.trusted.{number}")
         for number, text in enumerate(config.signing.trusted)
     ]
     if config.signing.private_key == "made-here":
-        keys.append(_made_here(_folder(config)).public)
+        keys.append(_made_here(_folder(config), make=make).public)
     return {key.fingerprint: key for key in keys}
 
 
@@ -106,10 +105,18 @@ def _variable() -> str:
     return os.environ[VARIABLE]
 
 
-def _made_here(folder: Path) -> PrivateKey:
+def _made_here(folder: Path, *, make: bool = True) -> PrivateKey:
     path = folder / "release.pem"
+    if not path.exists() and not make:
+        raise ConfigError(
+            f"{path} is not there",
+            expected="the key that was made at first use",
+            holds="nothing was signed or verified with it",
+            do=f"bring {path} back from a copy; make up makes a new one, which trusts none of "
+            "today's releases",
+        )
     if not path.exists():
-        _make(folder, path)
+        create_private(path, new_key().pem)
     if path.stat().st_mode & 0o077:
         raise ConfigError(
             f"{path} can be read by others (mode {path.stat().st_mode & 0o777:o})",
@@ -121,19 +128,3 @@ def _made_here(folder: Path) -> PrivateKey:
     if not public.exists() or public.read_bytes() != key.public.pem:
         public.write_bytes(key.public.pem)
     return key
-
-
-def _make(folder: Path, path: Path) -> None:
-    """Make the key of this place; of two that do it at once, the first one's counts."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file, part = mkstemp(dir=folder)  # readable by its owner alone
-    try:
-        with os.fdopen(file, "wb") as stream:
-            stream.write(new_key().pem)
-            stream.flush()
-            os.fsync(stream.fileno())
-        path.hardlink_to(part)
-    except FileExistsError:
-        pass
-    finally:
-        Path(part).unlink()

@@ -1,5 +1,6 @@
 """The store in a folder on this disk."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -9,12 +10,16 @@ from pathlib import Path
 from deployments.files import (
     LOCK,
     PART,
+    SPARE,
     beside,
     beside_lock,
     entries,
     exclusive,
+    make_folder,
+    new_file,
     open_plain,
     replace_folder,
+    with_spare_room,
     write_new,
 )
 from deployments.stores.done import (
@@ -29,6 +34,10 @@ from deployments.stores.done import (
 )
 from policy.errors import AlreadyExists, NotFound, StoreError
 
+# What `open_plain` meets: a pipe or a device, a link, a socket.
+_SMALL_BYTES = 2**16  # a record is smaller
+_NOT_PLAIN = (None, errno.ELOOP, errno.ENXIO)
+
 
 class DiskStore:
     """`deployments.Store` in a folder. Objects are plain files; links are none."""
@@ -37,7 +46,7 @@ class DiskStore:
         self._folder = Path(root).absolute()
         self.root = str(self._folder)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
         except OSError as error:
             raise StoreError(
                 f"the store at {root} does not open: {error}",
@@ -52,23 +61,36 @@ class DiskStore:
         path = self._path(key)
         part = beside(path)
         with self._writing(key):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                write_new(part, data)
-                self._link(part, path, key)
-            finally:
-                part.unlink(missing_ok=True)
+            make_folder(path.parent)
+            # A record that takes a version's traffic away must not need room that others took.
+            spare = self._folder / SPARE if len(data) <= _SMALL_BYTES else part
+            with_spare_room(spare, lambda: self._create(part, path, key, data))
             _sync(path.parent)
 
     def read(self, key: str) -> bytes:
-        """Return the object. Raises NotFound, StoreError."""
+        """Return the object; links and devices are none. Raises NotFound, StoreError."""
         try:
             with open_plain(self._path(key)) as file:
                 return file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise NotFound(f"no {key} in {self.root}") from error
         except OSError as error:
+            if error.errno in _NOT_PLAIN:
+                raise NotFound(f"{key} in {self.root} is a link or a device") from error
             raise StoreError(f"{key} in {self.root}: {error}") from error
+
+    def lies_there(self, key: str) -> bool:
+        """Whether anything has this name, be it a folder or a link, which are no objects."""
+        return os.path.lexists(self._path(key))
+
+    def set_aside(self, key: str, to: str) -> None:
+        """Give an object another name below the same root. Raises StoreError."""
+        source, target = self._path(key), self._path(to)
+        with self._writing(to):
+            make_folder(target.parent)
+            source.rename(target)
+            _sync(target.parent)
+            _sync(source.parent)
 
     def list(self, prefix: str, after: str = "") -> Sequence[str]:
         """Keys under the folder `prefix` that come after the key `after`, in order.
@@ -145,6 +167,13 @@ class DiskStore:
     def _path(self, key: str) -> Path:
         return self._folder / checked(key, self.root)
 
+    def _create(self, part: Path, path: Path, key: str, data: bytes) -> None:
+        try:
+            write_new(part, data)
+            self._link(part, path, key)
+        finally:
+            part.unlink(missing_ok=True)
+
     def _link(self, part: Path, path: Path, key: str) -> None:
         try:
             path.hardlink_to(part)
@@ -201,9 +230,9 @@ def _copied(folder: Path, target: Path) -> Done:
 
 
 def _copy(source: Path, target: Path) -> File:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     sha256, length = hashlib.sha256(), 0
-    with open_plain(source) as old, target.open("xb") as new:
+    with open_plain(source) as old, new_file(target) as new:
         while piece := old.read(1 << 20):
             new.write(piece)
             sha256.update(piece)

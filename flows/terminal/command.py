@@ -4,7 +4,6 @@ Nobody else has to be alive: this process drives the endpoint itself, or reads a
 another one does. It starts without Prefect, for it may be needed in a hurry.
 """
 
-from datetime import datetime, timedelta
 from uuid import uuid4
 
 from deployments import Place, command, connect
@@ -79,10 +78,10 @@ def longest(request: Request) -> float:
 
 
 def _follow(config: Config, place: Place, request: Request, wait_s: float) -> int:
-    ends, pulse = place.clock.now() + timedelta(seconds=wait_s), _Pulse(place, request.endpoint)
+    ends, pulse = place.clock.monotonic() + wait_s, _Pulse(place, request.endpoint)
 
     def over(state: Ledger) -> bool:
-        return state.requests[request.id].decided or place.clock.now() >= ends
+        return state.requests[request.id].decided or place.clock.monotonic() >= ends
 
     try:
         state = drive(
@@ -133,15 +132,15 @@ class _Pulse:
 
     def __init__(self, place: Place, endpoint: str) -> None:
         self._clock, self._endpoint = place.clock, endpoint
-        self._last: datetime = place.clock.now()
+        self._last = place.clock.monotonic()
 
     def say(self, line: str) -> None:
         say(f"  {line}")
-        self._last = self._clock.now()
+        self._last = self._clock.monotonic()
 
     def beat(self, state: Ledger) -> None:
         rollout, now = state.endpoint(self._endpoint).rollout, self._clock.now()
-        if (now - self._last).total_seconds() < _PULSE_S:
+        if self._clock.monotonic() - self._last < _PULSE_S:
             return
         if rollout is not None:
             since = duration(stayed_s(rollout, now))

@@ -8,7 +8,6 @@ broken copy try, and be rolled back. Run again, it goes on from what serves.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -42,18 +41,17 @@ def main(config_path: str) -> int:
         )
     heading("1 of 4  The stack: Prefect server and worker, staging, production")
     start_stack(config_path)
-    os.environ["PREFECT_API_URL"] = api_url(config)
     place = connect(config)
     before = state_of(place)
 
     if before.endpoint(config.production).stable is None:
         heading("2 of 4  A first version, trained briefly, straight into production")
-        ensure(retrain(steps_max=BRIEF_STEPS, why="demo: a first, brief training"))
+        ensure(retrain(config, steps_max=BRIEF_STEPS, why="demo: a first, brief training"))
     else:
         heading("2 of 4  Skipped: production already serves a version")
 
     heading("3 of 4  Trained in full, and walked into production while questions are asked")
-    ensure(retrain(why="demo: the configured training"))
+    ensure(retrain(config, why="demo: the configured training"))
     good = state_of(place).endpoint(config.production).stable or ""
 
     heading("4 of 4  A broken copy tries: its answers are mixed up")
@@ -72,21 +70,20 @@ def start_stack(config_path: str) -> None:
         )
 
 
-def retrain(**parameters: object) -> bool:
-    return follow("retrain/on-demand", parameters)
+def retrain(config: Config, **parameters: object) -> bool:
+    return follow(config, "retrain/on-demand", parameters)
 
 
 def roll_out(config: Config, version: str) -> bool:
     wanted = {"version": version, "endpoint": config.production, "by": "make demo"}
-    return follow("rollout/production", wanted)
+    return follow(config, "rollout/production", wanted)
 
 
-def follow(deployment: str, parameters: Mapping[str, object]) -> bool:
+def follow(config: Config, deployment: str, parameters: Mapping[str, object]) -> bool:
     """Run a deployment on the worker and read along; whether it completed."""
-    # Prefect reads PREFECT_API_URL when it is imported.
-    from flows.terminal.watch import run_and_follow
+    from flows.terminal.watch import run_and_follow  # Prefect takes seconds to load
 
-    run = run_and_follow(deployment, dict(parameters))
+    run = run_and_follow(config, deployment, parameters)
     say(f"    -> {run.state.name if run.state else 'unknown'}")
     return bool(run.state and run.state.is_completed())
 
@@ -140,7 +137,7 @@ def tell(config: Config, place: Place, first: int, bad: str, seconds: float) -> 
     say(f"  requests           {sent.sent} sent while versions changed, {sent.failed} failed")
     say(f"  time               {seconds:.0f} s")
     say(f"  ledger             {state.number} records; make history tells them")
-    say(f"  Prefect UI         {api_url(config).removesuffix('/api')}")
+    say(f"  Prefect UI         {api_url(config).removesuffix('/api')} (make login)")
     say(f"  ask it yourself    http://127.0.0.1:{_port(config)}/predict (README, Use)")
     say("  stop               make down")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from deployments import connect, ledger
 from deployments.console import one_line, say
-from flows.terminal.show import short
+from flows.terminal.show import json_in, short
 from policy.config import Config
 from policy.records import Registered
 from policy.words import percent
@@ -39,7 +39,7 @@ def differences(before: Registered, after: Registered) -> Iterator[str]:
         *_changed("code", _part(before, _CODE), _part(after, _CODE)),
         *_changed("training", _part(before, _TRAINING), _part(after, _TRAINING)),
         *_changed("setting", _settings(before), _settings(after)),
-        *_changed("package", _json(before, "packages"), _json(after, "packages")),
+        *_changed("package", *(json_in(of.lineage, "packages") for of in (before, after))),
     ]
     yield from differ or ["data, code, settings and packages are the same"]
 
@@ -65,7 +65,7 @@ def _part(event: Registered, names: tuple[str, ...]) -> Mapping[str, str]:
 
 def _settings(event: Registered) -> Mapping[str, Any]:
     """Each setting by its dotted path."""
-    return dict(_flat(_json(event, "config"), ""))
+    return dict(_flat(json_in(event.lineage, "config"), ""))
 
 
 def _flat(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -74,10 +74,6 @@ def _flat(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
         return
     for name, value in tree.items():
         yield from _flat(value, f"{path}.{name}".lstrip("."))
-
-
-def _json(event: Registered, name: str) -> dict[str, Any]:
-    return json.loads(event.lineage.get(name, "{}"))
 
 
 def _told(value: Any) -> str:

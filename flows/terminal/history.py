@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from deployments import connect, ledger
 from deployments.console import Progress, one_line, say
+from flows.terminal.ledger_look import require_there
 from flows.terminal.walks import rollout_of
 from policy.config import Config
 from policy.errors import LedgerError
@@ -37,11 +38,12 @@ SPOKEN = ("approved by ", "promoted at once by ", "paused by ", "resumed by ")
 def show(config: Config, *, as_json: bool) -> int:
     """Print the decisions in the order in which they were made, and audit the chain.
 
-    Raises LedgerError if the chain is broken, after what could be told.
+    Raises LedgerError if the chain is broken or records are gone, after what could be told.
     """
     store = connect(config).store
     found = _with_progress(ledger.records(store))
     if as_json:
+        require_there(ledger.read(store), store)
         say(json.dumps([json.loads(record.model_dump_json()) for record in found]))
         return 0
     story = Story()
@@ -53,6 +55,10 @@ def show(config: Config, *, as_json: bool) -> int:
         raise
     _print(story)
     state = ledger.audit(store)
+    require_there(state, store)
+    if not state.number:
+        say("no records yet")
+        return 0
     say(f"{state.number} records, head {state.head[:12]}, chain intact")
     return 0
 
@@ -67,10 +73,13 @@ def tell(records: Iterable[Record]) -> list[str]:
 
 @dataclass
 class _Line:
-    """`asked`: the id of the request that it tells; "" for anything else."""
+    """`asked`: the id of the request, or the key of the retraining, that it tells; "" for
+    anything else. `open`: what came of it so far.
+    """
 
     text: str
     asked: str = ""
+    open: str = "not decided yet"
 
 
 class Story:
@@ -83,8 +92,12 @@ class Story:
         self._outcomes: dict[str, str] = {}
 
     def add(self, record: Record) -> None:
-        text, asked = self._told(record), ""
+        text, asked, so_far = self._told(record), "", "not decided yet"
         match record.event:
+            case RetrainingStarted(key=key):
+                asked, so_far = key, "no version registered"
+            case Registered(version=version, lineage=lineage) if "key" in lineage:
+                self._outcomes[lineage["key"]] = f"registered as {version}"
             case Requested(answer=answer):
                 asked = answer.request.id
                 self._decide(answer)
@@ -92,7 +105,7 @@ class Story:
                 self._decide(answer)
         if text:
             at = f"{record.number:4d}  {record.at:%Y-%m-%d %H:%M:%S}"
-            self._lines.append(_Line(f"{at}  {one_line(text)}", asked))
+            self._lines.append(_Line(f"{at}  {one_line(text)}", asked, so_far))
         rollout = rollout_of(record)
         if rollout is not None:
             self._last[rollout.endpoint] = rollout
@@ -100,7 +113,7 @@ class Story:
 
     def lines(self) -> Iterator[str]:
         for line in self._lines:
-            outcome = self._outcomes.get(line.asked, "not decided yet")
+            outcome = self._outcomes.get(line.asked, line.open)
             yield f"{line.text} -> {one_line(outcome)}" if line.asked else line.text
 
     def _told(self, record: Record) -> str:

@@ -5,7 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 
+from deployments.local.stack import login
+from deployments.local.stack.orchestrator import server_healthy
+from deployments.local.stack.runs import UNDER_WAY
+from deployments.secrets import PREFECT_LOGIN
 from policy.config import Config
+from policy.errors import ArrCocError
 
 RUNS = 5
 LATE = timedelta(minutes=3)
@@ -16,7 +21,7 @@ Runs = list[dict[str, str]]
 def api_url(config: Config) -> str:
     """Of the Prefect server; "" if the environment of a place elsewhere names none."""
     if config.local is not None:
-        return f"http://127.0.0.1:{config.local.prefect_port}/api"
+        return login.api_url(config)
     return os.environ.get("PREFECT_API_URL", "")
 
 
@@ -25,19 +30,38 @@ def last_runs(config: Config) -> tuple[Runs, str]:
 
     That no server answers at all is told by the place's health.
     """
-    url = api_url(config)
-    if not url:
+    if not api_url(config) or (config.local is not None and not server_healthy(config.local)):
         return [], ""
-    # A proxy that the environment names never reaches this machine.
-    trust_env = config.local is None
     try:
-        with httpx.Client(base_url=url, timeout=_TIMEOUT_S, trust_env=trust_env) as client:
+        with _client(config) as client:
+            if stuck := _unreadable(client):
+                return [], stuck
             return _read(client), _overdue(client)
+    except ArrCocError as error:
+        return [], str(error)
     except httpx.HTTPStatusError as error:
-        found = f"{error.request.url.path} answers {error.response.status_code}"
-        return [], f"no run can be listed or started: {found}; to do: read prefect-server.log"
+        return [], _refused(error)
     except httpx.HTTPError:
         return [], ""
+
+
+def _client(config: Config) -> httpx.Client:
+    """With the login of this stack; elsewhere, with the one that the environment has."""
+    if config.local is not None:
+        made = login.client(config)
+        made.timeout = _TIMEOUT_S
+        return made
+    url = api_url(config)
+    known = login.LoggedIn(url, lambda: os.environ.get(PREFECT_LOGIN, ""))
+    return httpx.Client(base_url=url, timeout=_TIMEOUT_S, auth=known)
+
+
+def _refused(error: httpx.HTTPStatusError) -> str:
+    found = f"{error.request.url.path} answers {error.response.status_code}"
+    do = "read prefect-server.log"
+    if error.response.status_code == httpx.codes.UNAUTHORIZED:
+        do = f"make up; elsewhere, set {PREFECT_LOGIN}"
+    return f"no run can be listed or started: {found}; to do: {do}"
 
 
 def _read(client: httpx.Client) -> Runs:
@@ -54,6 +78,24 @@ def _read(client: httpx.Client) -> Runs:
          "state": run["state_name"], "start": run["start_time"][:19]}
         for run in found
     ]  # fmt: skip
+
+
+def _unreadable(client: httpx.Client) -> str:
+    """A run that the server stored and cannot tell, such as one whose parameters hold half a
+    character: it would hold up every other run of the worker for good.
+    """
+    waiting = {"flow_runs": {"state": {"type": {"any_": [*UNDER_WAY, "SCHEDULED"]}}}}
+    if client.post("/flow_runs/filter", json=waiting).is_success:
+        return ""
+    found = client.post("/ui/flow_runs/history", json=waiting).raise_for_status().json()
+    ids = [run["id"] for run in found]
+    bad = [id for id in ids if client.get(f"/flow_runs/{id}").is_server_error]
+    if not bad:
+        return ""
+    return (
+        f"Prefect cannot read run {bad[0]}, and starts no other any more; to do: "
+        f'eval "$(make -s env)" && .venv/bin/prefect --no-prompt flow-run delete {bad[0]}'
+    )
 
 
 def _overdue(client: httpx.Client) -> str:

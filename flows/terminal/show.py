@@ -1,19 +1,25 @@
 """Everything about one version: scores, the gate's reasons, lineage, where it serves."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from deployments import Place, connect, ledger
+from deployments import Place, Release, connect, ledger
 from deployments.console import Progress, one_line, say
+from deployments.releases.checking import checked
 from deployments.releases.keys import trusted
 from flows.terminal.walks import Walk, path, walks
 from policy.config import Config
 from policy.errors import EndpointSilent
 from policy.ledger import Version
-from policy.records import Record, Registered
+from policy.records import Record, Registered, broken
 from policy.words import percent
 
 _SHORT = 12  # characters of a digest
+_LINEAGE = (
+    "dataset", "data_fingerprint", "model_code", "commit", "seed", "steps_max", "key",
+    "wandb_run_id",
+)  # fmt: skip
 
 
 def show(config: Config, version: str) -> int:
@@ -26,7 +32,7 @@ def show(config: Config, version: str) -> int:
     known = state.version(version)
     since = _with_progress(ledger.records(place.store, known.number), state.number)
     for line in (
-        *described(known, event, trusted(config)),
+        *described(known, event, _signed_by(config, place, known)),
         *serving(place, version),
         *rollouts(walks(since), version),
     ):
@@ -34,12 +40,22 @@ def show(config: Config, version: str) -> int:
     return 0
 
 
-def described(known: Version, event: Registered, keys: Collection[str]) -> Iterator[str]:
+def _signed_by(config: Config, place: Place, known: Version) -> str:
+    """By its own signature, if that holds and is trusted; the ledger may say anything."""
+    release = Release(known.version, known.digest)
+    found = checked(place.store, release, place.scratch, trusted(config, make=False))
+    if found.problem:
+        return f"no endpoint serves it: {found.problem}"
+    differs = found.signed_by != known.signed_by
+    ledgers = f"; the ledger says {known.signed_by[:_SHORT] or 'nobody'}" if differs else ""
+    return f"{found.signed_by[:_SHORT]}, trusted{ledgers}"
+
+
+def described(known: Version, event: Registered, signed_by: str) -> Iterator[str]:
     """What was recorded when it was registered."""
     yield f"registered  {known.at:%Y-%m-%d %H:%M:%S} by {known.by}, record {known.number}"
     yield f"release     {known.digest}"
-    trust = "trusted" if known.signed_by in keys else "NOT trusted: no endpoint serves it"
-    yield f"signed by   {known.signed_by[:_SHORT] or 'nobody'}, {trust}"
+    yield f"signed by   {signed_by}"
     families = ", ".join(f"{name} {percent(value)}" for name, value in event.families.items())
     yield f"accuracy    {percent(event.accuracy)}" + (f" ({families})" if families else "")
     for reason in event.reasons or ("no reasons were recorded",):
@@ -53,13 +69,26 @@ def lineage(of: Mapping[str, str]) -> Iterator[str]:
         text = ", ".join(f"{name} {value}" for name, value in of.items())
         yield f"made of     {text or 'nothing is recorded'}"
         return
+    known = {name: of.get(name, "not recorded") for name in _LINEAGE} | dict(of)
     dirty = ", with changes that were not committed" if of.get("dirty") == "true" else ""
-    yield f"data        {of['dataset']}, {short(of['data_fingerprint'])}"
-    yield f"code        {short(of['model_code'])}, commit {short(of['commit'])}{dirty}"
-    yield f"training    seed {of['seed']}, at most {of['steps_max']} steps, run {of['key']}"
-    packages = json.loads(of["packages"])
+    yield f"data        {known['dataset']}, {short(known['data_fingerprint'])}"
+    yield f"code        {short(known['model_code'])}, commit {short(known['commit'])}{dirty}"
+    training = f"seed {known['seed']}, at most {known['steps_max']} steps, run {known['key']}"
+    yield f"training    {training}"
+    packages = json_in(of, "packages")
     torch = f", torch {packages['torch']}" if "torch" in packages else ""
-    yield f"packages    {len(packages)}{torch}; W&B run {of['wandb_run_id']}"
+    yield f"packages    {len(packages)}{torch}; W&B run {known['wandb_run_id']}"
+
+
+def json_in(of: Mapping[str, str], name: str) -> dict[str, Any]:
+    """A part of a lineage that is itself JSON; {} if none. Raises LedgerError if it is not."""
+    try:
+        found = json.loads(of.get(name, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise broken(f"a version's lineage has no JSON for {name}") from error
+    if not isinstance(found, dict):
+        raise broken(f"a version's lineage has a {type(found).__name__} for {name}")
+    return found
 
 
 def serving(place: Place, version: str) -> Iterator[str]:

@@ -1,60 +1,68 @@
 """What serves where, the last runs, the ledger's head, and whether all of it is well."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from deployments import Endpoint, Health, Observed, Place, connect, ledger
+from deployments import Endangered, Endpoint, Health, Observed, Place, connect
 from deployments.console import Progress, one_line, say
 from deployments.releases.keys import trusted
-from flows.terminal.problems import Look, problems, signer, untold
+from deployments.releases.signing import Trusted
+from flows.terminal.ledger_look import LedgerLook, look_at_ledger, notes, problems_of_ledger
+from flows.terminal.problem import Commands, Problem, ranked
+from flows.terminal.problems import Look, problems, untold
 from flows.terminal.runs import api_url, last_runs
+from flows.terminal.way_back import (
+    Releases,
+    look_at_releases,
+    problems_of_releases,
+    target,
+)
 from policy.config import Config
-from policy.errors import ConfigError, EndpointSilent, LedgerError, StoreError
+from policy.errors import ConfigError, EndpointSilent
 from policy.ledger import Ledger
-from policy.rollout.record import Phase, Rollout, deadline_s, finished, stayed_s
+from policy.rollout.record import Phase, Rollout, deadline_s, finished, shown, stayed_s
 from policy.words import duration
 from tasks.rollout.lead import last_look
 
 
-def show(config: Config, *, as_json: bool) -> int:
-    """Print the status; 0 if everything is well, else 1."""
-    found = collect(config, connect(config))
+def show(config: Config, *, as_json: bool, file: str) -> int:
+    """Print the status; 0 if everything is well, else 1. `file` is the configuration's."""
+    found = collect(config, connect(config), Commands(file))
     say(json.dumps(found, indent=1, default=str) if as_json else table(found))
     return 0 if found["healthy"] else 1
 
 
-def collect(config: Config, place: Place) -> dict[str, Any]:
+def collect(config: Config, place: Place, commands: Commands) -> dict[str, Any]:
     """Look at every part; what is down is told, not raised."""
-    progress = Progress()
+    progress, now = Progress(), place.clock.now
     health = place.health()
     progress.tell("looked at the programs …")
-    wrong = {part.name: part.problem for part in health.parts if part.problem}
-    state, broken = _ledger(place)
-    keys, no_keys = _trusted(config)
-    wrong |= {"ledger": broken} if broken else {}
-    wrong |= {"signing": no_keys} if no_keys else {}
-    endpoints = []
-    for name, endpoint in place.endpoints.items():
-        look = _look(config, place, endpoint)
-        progress.tell(f"looked at {name} …")
-        if not broken:
-            wrong |= dict(problems(state, look, keys, place.clock.now()))
-        elif look.observed is None:
-            wrong[f"endpoint {name}"] = look.silent
-        endpoints.append(_endpoint(config, place, health, state, look, keys))
-    wrong |= dict(untold(state, place.clock.now()))
+    kept = look_at_ledger(place.store)
+    looks = [_look(config, place, one) for one in place.endpoints.values()]
+    progress.tell("looked at the endpoints …")
+    keys, no_keys = _trusted(config, kept.state)
+    releases = Releases({})
+    if keys is not None:
+        releases = look_at_releases(place, kept.state, looks, keys, progress)
     runs, stuck = last_runs(config)
-    wrong |= {"Prefect's runs": stuck} if stuck else {}
+    wrong = [
+        *_of_parts(health, kept, looks, commands),
+        *problems_of_ledger(kept, place, _serving(looks), now(), commands),
+        *_of_endpoints(place, kept, looks, releases, commands),
+        *_texts({"signing": no_keys, "store": releases.unread}, "rollbacks", commands),
+        *_texts({"Prefect's runs": stuck}, "nobody yet", commands),
+    ]
     return {
         "healthy": not wrong,
-        "problems": wrong,
-        "endpoints": endpoints,
+        "problems": [asdict(problem) for problem in ranked(wrong)],
+        "notes": notes(kept),
+        "endpoints": [_endpoint(config, place, health, kept, look, releases) for look in looks],
         "parts": [asdict(part) for part in health.parts],
         "prefect": {"url": api_url(config)},
         "runs": runs,
-        "ledger": {"records": state.number, "head": state.head, "problem": broken},
+        "ledger": _ledger(kept, wrong),
     }
 
 
@@ -67,7 +75,11 @@ def table(found: dict[str, Any]) -> str:
             f"{endpoint['name']} ({endpoint['role']})  {endpoint['state']}  stable: {stable}"
         )
         for served in endpoint["versions"]:
-            by = "" if found["ledger"]["problem"] else _signed(served)
+            by = (
+                f"signed by {served['signed_by'][:12]}"
+                if served["signed_by"]
+                else "NOT verified"
+            )
             lines.append(
                 f"  {served['weight']:4} %  {served['version']}  {served['state']}  {by}"
             )
@@ -83,9 +95,13 @@ def table(found: dict[str, Any]) -> str:
     lines += [f"  {run['start']:20} {run['flow']:10} {run['name']:34} {run['state']}"
               for run in found["runs"]]  # fmt: skip
     kept = found["ledger"]
-    chain = "NOT readable" if kept["problem"] else "chain intact"
-    lines.append(f"ledger    {kept['records']} records, head {kept['head'][:12]}, {chain}")
-    lines += [f"problem   {part}: {what}" for part, what in found["problems"].items()]
+    lines.append(
+        f"ledger    {kept['records']} records, head {kept['head'][:12]}, {kept['chain']}"
+    )
+    lines += [f"note      {note}" for note in found["notes"]]
+    for problem in found["problems"]:
+        lines.append(f"problem   {problem['part']}: {problem['what']}")
+        lines.append(f"  endangers {problem['endangers']}; to do: {problem['do']}")
     lines.append("healthy" if found["healthy"] else "NOT healthy: see the problems above")
     return "\n".join(map(one_line_of, lines))
 
@@ -95,18 +111,55 @@ def one_line_of(text: str) -> str:
     return text[: len(text) - len(text.lstrip())] + one_line(text)
 
 
-def _ledger(place: Place) -> tuple[Ledger, str]:
-    try:
-        return ledger.read(place.store), ""
-    except (LedgerError, StoreError) as error:
-        return Ledger(), str(error)
+def _of_parts(
+    health: Health, kept: LedgerLook, looks: list[Look], commands: Commands
+) -> Iterator[Problem]:
+    """What the place says of itself; of versions more is known here, if the ledger is."""
+    silent = {look.part for look in looks if look.observed is None}
+    versions = () if kept.broken else tuple(f"{look.part}: " for look in looks)
+    for part in health.parts:
+        if part.problem and part.name not in silent and not part.name.startswith(versions):
+            yield commands.told(part.name, part.problem, part.endangers)
 
 
-def _trusted(config: Config) -> tuple[Collection[str], str]:
+def _of_endpoints(
+    place: Place, kept: LedgerLook, looks: list[Look], releases: Releases, commands: Commands
+) -> Iterator[Problem]:
+    now = place.clock.now()
+    for look in looks:
+        if not kept.broken:
+            yield from problems(kept.state, look, now, commands)
+        elif look.observed is None:
+            yield commands.told(look.part, look.silent, "clients")
+        yield from problems_of_releases(kept.state, look, releases, place.scratch, commands)
+    yield from untold(kept.state, now, commands)
+
+
+def _texts(of: dict[str, str], endangers: Endangered, commands: Commands) -> Iterator[Problem]:
+    for part, text in of.items():
+        if text:
+            yield commands.told(part, text, endangers)
+
+
+def _serving(looks: list[Look]) -> str:
+    """What the endpoints serve, as one text; "" if they serve nothing."""
+    split = {look.name: look.observed.weights for look in looks if look.observed}
+    return ", ".join(f"{name} serves {shown(of)}" for name, of in split.items() if of)
+
+
+def _ledger(kept: LedgerLook, wrong: list[Problem]) -> dict[str, Any]:
+    told = next((problem.what for problem in wrong if problem.part == "ledger"), "")
+    chain = "NOT readable" if kept.broken else "NOT whole" if told else "chain intact"
+    head = {"records": kept.state.number, "head": kept.state.head}
+    return {**head, "chain": chain, "problem": told}
+
+
+def _trusted(config: Config, state: Ledger) -> tuple[Trusted | None, str]:
+    """The keys, or why there are none; before the first release nobody misses them."""
     try:
-        return trusted(config), ""
+        return trusted(config, make=False), ""
     except ConfigError as error:
-        return (), str(error)
+        return None, f"no release can be verified: {error}" if state.versions else ""
 
 
 def _look(config: Config, place: Place, endpoint: Endpoint) -> Look:
@@ -121,6 +174,8 @@ def _look(config: Config, place: Place, endpoint: Endpoint) -> Look:
         silent=silent,
         last_look=last_look(place.scratch, endpoint.name),
         driven_here=config.place == "local",
+        default=endpoint.name == config.production,
+        falls_back="fallback" in endpoint.can,
     )
 
 
@@ -128,39 +183,35 @@ def _endpoint(
     config: Config,
     place: Place,
     health: Health,
-    state: Ledger,
+    kept: LedgerLook,
     look: Look,
-    keys: Collection[str],
+    releases: Releases,
 ) -> dict[str, Any]:
-    seen = look.observed
+    at, seen = kept.state.endpoint(look.name), look.observed
     parts = {part.name: part.state for part in health.parts}
-    told = parts.get(f"endpoint {look.name}", "answers" if seen else "silent")
+    told = parts.get(look.part, "answers" if seen else "silent")
     return {
         "name": look.name,
         "role": config.endpoint(look.name).role,
         "state": told,
-        "stable": state.endpoint(look.name).stable,
-        "versions": _versions(config, state, seen, keys) if seen else [],
-        "rollout": _rollout(state.endpoint(look.name).rollout, place),
+        "stable": at.stable,
+        "rollback_to": target(at),
+        "versions": _versions(config, kept.state, seen, releases) if seen else [],
+        "rollout": _rollout(at.rollout, place),
         "last_look": look.last_look and look.last_look.isoformat(),
     }
 
 
 def _versions(
-    config: Config, state: Ledger, seen: Observed, keys: Collection[str]
+    config: Config, state: Ledger, seen: Observed, releases: Releases
 ) -> list[dict[str, Any]]:
     roles = {name: one.role for name, one in config.endpoints.items()}
     return [
         {"version": version, "state": server.state, "ready": server.state == "ready",
          "weight": seen.weights.get(version, 0), "stage": state.stage(version, roles),
-         "signed_by": signer(state, version), "trusted": signer(state, version) in keys}
+         "signed_by": releases.signer(server.digest)}
         for version, server in sorted(seen.servers.items())
     ]  # fmt: skip
-
-
-def _signed(served: dict[str, Any]) -> str:
-    by = f"signed by {served['signed_by'][:12] or 'nobody'}"
-    return by if served["trusted"] else f"{by}, NOT trusted"
 
 
 def _awaited(rollout: Rollout, stayed: float) -> str:

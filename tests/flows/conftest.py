@@ -44,7 +44,7 @@ def prefect_server():
     from prefect.testing.utilities import prefect_test_harness
 
     with (
-        prefect_test_harness(server_startup_timeout=120),
+        prefect_test_harness(server_startup_timeout=280),
         temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: False}),
     ):
         yield
@@ -111,6 +111,9 @@ class LiveClock:
 
     def now(self):
         return datetime.now(UTC)
+
+    def monotonic(self):
+        return time.monotonic()
 
     def sleep(self, seconds):
         time.sleep(max(seconds, 0.02))

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from uuid import uuid4
 
+import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -71,7 +72,7 @@ class Runs:
 
     def __init__(self, client):
         self.client = client
-        self.port = int(PREFECT_API_URL.value().split(":")[2].split("/")[0])
+        self.server = Server(httpx.Client(base_url=PREFECT_API_URL.value(), trust_env=False))
         with contextlib.suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
         self.deployment = client.create_deployment(
@@ -101,7 +102,7 @@ class Runs:
         return self.processes[-1]
 
     def look(self, worker=WORKER):
-        return DeadRuns(Server(self.port), lambda: worker)
+        return DeadRuns(self.server, lambda: worker)
 
     def close(self):
         for process in self.processes:
@@ -149,7 +150,7 @@ def test_a_suspended_run_is_left_alone(runs):
 
 def test_a_run_that_is_being_started_is_left_until_its_worker_is_another(runs):
     run, worker = runs.run(Pending()), WORKER
-    look = DeadRuns(Server(runs.port), lambda: worker)
+    look = DeadRuns(runs.server, lambda: worker)
     assert look.round() == []
     worker = NEXT_WORKER
     assert len(look.round()) == 1
@@ -201,8 +202,7 @@ def test_what_crashes_while_it_is_cancelled_was_cancelled(runs, before, end, nam
 
 def test_a_run_that_ended_meanwhile_keeps_its_end(runs):
     run = runs.run(Pending(), Running())
-    server = Server(runs.port)
-    [seen] = [found for found in server.under_way() if found.id == str(run)]
+    [seen] = [found for found in runs.server.under_way() if found.id == str(run)]
     runs.client.set_flow_run_state(run, Running(message="it went on"))
-    assert server.end(seen) == ""
+    assert runs.server.end(seen) == ""
     assert runs.state(run) == "Running"

@@ -113,7 +113,7 @@ class TestOnDisk:
     def test_an_object_is_not_read_through_a_link(self, store, tmp_path):
         (tmp_path / "secret").write_text("secret")
         (tmp_path / "store/key").symlink_to(tmp_path / "secret")
-        with pytest.raises(StoreError, match="key"):
+        with pytest.raises(NotFound, match="key"):
             store.read("key")
         with pytest.raises(AlreadyExists):
             store.create("key", b"x")

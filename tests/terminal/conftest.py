@@ -1,11 +1,15 @@
 """A place `memory` that serves, its ledger, and the commands' way to it; no Prefect server."""
 
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from deployments import Health, Part, ledger
-from deployments.releases.keys import signing_key
+from deployments.releases import folder as releases
+from deployments.releases.signing import new_key
 from flows import __main__ as terminal
 from policy.config import parse_config
 from policy.records import Registered
@@ -17,7 +21,8 @@ from tests.policy.configurations import changed
 SETTINGS = Settings(
     deploy_s=20, order_s=1, metrics_late_s=0, can=frozenset({"pin", "fallback", "empty"})
 )
-MODULES = ("command", "status", "history", "show", "diff", "plan")
+MODULES = ("command", "status", "history", "show", "diff", "plan", "repair")
+OURS, STRANGER = new_key(), new_key()
 LINEAGE = {
     "key": "4f2a", "model_code": "a" * 64, "commit": "b" * 40, "dirty": "true", "seed": "7",
     "dataset": "generate://detail", "data_fingerprint": f"sha256:{'c' * 64}",
@@ -25,6 +30,15 @@ LINEAGE = {
     "config": '{"model": {"learning_rate": 0.004}, "name": "local"}',
     "packages": '{"torch": "2.13.0", "numpy": "2.1"}',
 }  # fmt: skip
+
+
+@cache
+def sealed(version, key):
+    """Digest and files of a release with only the version's name in it."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "weights").write_text(version)
+        digest = releases.seal(Path(folder), key)
+        return digest, {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 class World:
@@ -49,19 +63,36 @@ class World:
         self.place = replace(
             self.cloud.place(self.scratch), health=lambda: Health(tuple(self.parts))
         )
-        self.key = signing_key(self.config).public.fingerprint
+        keys = folder / "root/keys"
+        keys.mkdir(parents=True, mode=0o700)
+        (keys / "release.pem").touch(mode=0o600)
+        (keys / "release.pem").write_bytes(OURS.pem)
+        self.key = OURS.public.fingerprint
         for module in MODULES:
             monkeypatch.setattr(f"flows.terminal.{module}.connect", lambda _config: self.place)
         for version in ("v1", "v2", "v3"):
-            self.register(version, signed_by=self.key)
+            self.register(version)
 
-    def register(self, version, accuracy=0.9, signed_by="", lineage=LINEAGE):
+    def register(self, version, accuracy=0.9, signed_by=None, lineage=LINEAGE, key=OURS):
+        """`key` signs it; `signed_by` is what the ledger says, if that is something else."""
+        digest, files = sealed(version, key)
+        for name, data in files.items():
+            self.cloud.objects[f"releases/{digest}/{name}"] = data
         event = Registered(
-            version=version, digest=version[-1] * 64, accuracy=accuracy,
+            version=version, digest=digest, accuracy=accuracy,
             families={"colour": accuracy}, reasons=("accuracy 90 % >= 80 %",),
-            lineage=lineage, signed_by=signed_by,
+            lineage=lineage,
+            signed_by=key.public.fingerprint if signed_by is None else signed_by,
         )  # fmt: skip
         self.write(event)
+
+    def digest(self, version):
+        return self.state.version(version).digest
+
+    def stored(self, version):
+        """The keys of the files of a version's release."""
+        prefix = f"releases/{self.digest(version)}/"
+        return [key for key in self.cloud.objects if key.startswith(prefix)]
 
     def write(self, event, by="a test"):
         clock = self.place.clock

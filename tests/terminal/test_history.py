@@ -9,6 +9,7 @@ from deployments import command, ledger
 from deployments.store import open_store
 from flows.terminal import history
 from policy.errors import LedgerError
+from policy.records import RetrainingStarted
 from policy.rollout.requests import Request
 
 OLD = Path(__file__).parents[1] / "policy/records"
@@ -50,6 +51,14 @@ def test_a_pause_is_told_once(walking):
     assert walking.ask("pause", "--why", "lunch", "--by", "ada") == 0
     told = one(walking, "lunch")
     assert "ada asked to pause the rollout on production: lunch -> came true" in told
+
+
+def test_a_retraining_is_told_with_the_version_that_came_of_it(walking):
+    for key in ("4f2a", "77ab"):
+        walking.write(RetrainingStarted(key=key, cause="hand", why="a test"))
+    assert one(walking, "retraining 77ab started").endswith("-> no version registered")
+    walking.register("v4", lineage={"key": "77ab"})
+    assert one(walking, "retraining 77ab started").endswith("-> registered as v4")
 
 
 def test_history_ends_with_the_audit_of_the_whole_chain(walking, capsys):

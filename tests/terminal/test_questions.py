@@ -8,7 +8,7 @@ import pytest
 from deployments.replay import Sent
 from flows.terminal import demo, diff, plan
 from policy.rollout.plans import plan_for
-from tests.terminal.conftest import LINEAGE
+from tests.terminal.conftest import LINEAGE, STRANGER
 
 
 def test_show_tells_all_of_a_version(walking, capsys):
@@ -35,11 +35,13 @@ def test_show_of_an_unknown_version_names_the_newest(world, capsys):
 
 
 def test_show_tells_a_version_that_was_not_trained_here(world, capsys):
-    world.register("v4", lineage={"copy_of": "v1"})
+    world.register("v4", lineage={"copy_of": "v1"}, key=STRANGER)
     assert world.ask("show", "v4") == 0
     said = capsys.readouterr().out
     assert "made of     copy_of v1" in said
-    assert "nobody, NOT trusted" in said
+    signer = STRANGER.public.fingerprint[:12]
+    assert f"no endpoint serves it: release {world.digest('v4')[:12]}: it is signed by" in said
+    assert f"the key '{signer}', which is not trusted" in said
     assert "serves      nowhere" in said
 
 
