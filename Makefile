@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help demo test test-all bench lint schema lock up down status history env clean
+.PHONY: help demo test test-all bench lint schema lock up down status history login env clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -36,6 +36,9 @@ status: $(STAMP)  ## what serves where; exit code 1 if the stack is not healthy
 
 history: $(STAMP)  ## who promoted which version when, and why
 	@$(BIN)/python -m flows history $(CONFIG)
+
+login: $(STAMP)  ## print what the Prefect UI asks for; it opens everything
+	@$(BIN)/python -m deployments.local login $(CONFIG)
 
 env: $(STAMP)  ## print what another shell needs: eval "$$(make -s env)"
 	@$(BIN)/python -m deployments.local env $(CONFIG)

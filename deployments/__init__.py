@@ -30,7 +30,11 @@ class Clock(Protocol):
     """Time as a place knows it; tests have one that does not wait."""
 
     def now(self) -> datetime:
-        """The present in UTC."""
+        """The present in UTC. It may be set, forward or back, at any moment."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that pass whatever is done to the clock; only differences mean anything."""
         ...
 
     def sleep(self, seconds: float) -> None: ...
@@ -41,6 +45,9 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -137,12 +144,14 @@ class Observed:
     """What an endpoint is now.
 
     `weights` is the real split in percent, without zeros; {} serves nobody. `mirror` says
-    which version gets copies of how many percent of the requests.
+    which version gets copies of how many percent of the requests. `fallback` answers what
+    another version fails to answer; "" if none does.
     """
 
     servers: Mapping[str, Server]
     weights: Mapping[str, int]
     mirror: Mapping[str, int] = field(default_factory=dict)
+    fallback: str = ""
 
 
 @dataclass(frozen=True)
@@ -242,13 +251,20 @@ class Telemetry(Protocol):
         ...
 
 
+Endangered = Literal["clients", "rollbacks", "nobody yet"]
+
+
 @dataclass(frozen=True)
 class Part:
-    """One part of a place. `problem` says what is wrong and what to do; "" if it is well."""
+    """One part of a place. `problem` says what is wrong and what to do; "" if it is well.
+
+    `endangers`: whom a problem harms first: today's clients, the next rollback, or nobody yet.
+    """
 
     name: str
     state: str
     problem: str = ""
+    endangers: Endangered = "nobody yet"
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ the next look. Of two that contradict each other the first one counts.
 """
 
 from deployments import Place, ledger
-from policy.errors import Refused
+from policy.errors import EndpointSilent, Refused
 from policy.ledger import Ledger
 from policy.records import Decided, Event, Requested, RolloutChanged
+from policy.rollout.record import shown
 from policy.rollout.requests import Answer, Effect, Request, ask, start_waiting
 
 
@@ -17,7 +18,8 @@ def make(place: Place, request: Request, run: str = "") -> Answer:
     Raises:
         Unsupported: if there is no such endpoint.
         NotFound: if there is no such version.
-        Refused: if it can never come true, or its id was used for something else.
+        Refused: if it can never come true, its id was used for something else, or the ledger
+            does not know what serves there.
     """
     place.endpoint(request.endpoint)
     require_capabilities(place, request)
@@ -26,9 +28,11 @@ def make(place: Place, request: Request, run: str = "") -> Answer:
         if request.id in state.requests:
             _require_same(state.requests[request.id], request)
             return None
+        at = state.endpoint(request.endpoint)
         if request.kind == "rollout":
             state.version(request.version)
-        at = state.endpoint(request.endpoint)
+            if at.rollout is None:
+                _require_nothing_serves(place, request)
         id = f"{request.endpoint}-{state.number + 1}"
         effect = ask(request, at.unfinished, at.promoted, place.clock.now(), id)
         return Requested(answer=effect.answer, rollout=effect.rollout)
@@ -66,6 +70,24 @@ def require_capabilities(place: Place, request: Request) -> None:
                 holds="nothing was started and the weights are unchanged",
                 do=f"set {setting.split()[0]} to 0 in the configuration",
             )
+
+
+def _require_nothing_serves(place: Place, request: Request) -> None:
+    """A first rollout may take the traffic from nobody; then the ledger is not what it was."""
+    endpoint = place.endpoint(request.endpoint)
+    try:
+        weights = endpoint.observe().weights
+    except EndpointSilent:
+        return  # nothing is known against it
+    if weights:
+        raise Refused(
+            f"{request.endpoint} serves {shown(weights)}, and the ledger knows of no rollout "
+            "to it",
+            expected="the ledger in which that was promoted",
+            holds="nothing was written and what serves goes on",
+            do=f"bring {place.store.root}/ledger back from a copy of the store; make status "
+            "tells what is missing",
+        )
 
 
 def _begun(effect: Effect, waiting: Answer) -> Event:

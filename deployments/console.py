@@ -14,11 +14,17 @@ from typing import TextIO
 
 from policy.errors import ArrCocError
 
+PRIVATE = 0o077  # a umask
 _QUIET_S = 3.0
 
 
 def exit_code_of(main: Callable[[], int]) -> int:
-    """Run a command; 1 after an error of ours, which is printed, and 130 after Ctrl-C."""
+    """Run a command; 1 after an error, of ours or of the machine, which is printed; 130 after
+    Ctrl-C.
+
+    What it writes, and what the programs write that it starts, is its user's alone.
+    """
+    os.umask(PRIVATE)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for a terminal that is not UTF-8
@@ -26,6 +32,9 @@ def exit_code_of(main: Callable[[], int]) -> int:
         return main()
     except ArrCocError as error:
         complain(f"error: {error}")
+        return 1
+    except OSError as error:
+        complain(f"error: {error}; to do: check the room and the rights there, then run again")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -63,11 +72,14 @@ class Progress:
 def arguments(program: str, doc: str, *names: str, **defaults: str) -> list[str]:
     """The arguments of `python -m PROGRAM`; a wrong number prints the usage and ends with 2.
 
+    What the program writes from here on is its user's alone.
+
     Args:
         doc: the program's docstring; its first line is shown.
         names: of the arguments, in order.
         defaults: what further arguments are if they are left out.
     """
+    os.umask(PRIVATE)
     parser = argparse.ArgumentParser(f"python -m {program}", description=doc.split("\n")[0])
     for name in names:
         parser.add_argument(name, type=whole_text)

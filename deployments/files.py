@@ -1,9 +1,11 @@
 """Files and folders that are whole at any moment, and locks between processes.
 
 What is written here never goes through a link: whoever can lay a link into one of our folders
-must not choose where we write.
+must not choose where we write. And it is for its owner's eyes alone: pictures, records and keys
+are nobody else's on a machine that several people use.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from tempfile import mkstemp
 from typing import BinaryIO, Literal
 from uuid import uuid4
 
@@ -21,7 +24,10 @@ from policy.errors import Busy
 
 LOCK, PART = ".lock", ".part"
 """How the names of our hidden locks and half-written files end."""
+SPARE = f".spare{PART}"
+"""The file that keeps some room on a disk that may become full."""
 
+_SPARE_BYTES = 2 * 2**20
 Kind = Literal["file", "link", "special"]
 
 
@@ -30,7 +36,7 @@ def write_whole(path: Path, text: str) -> None:
 
     The temporary file's name starts with a dot, so that no pattern such as `*.conf` sees it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = beside(path)
     try:
         write_new(part, text.encode())
@@ -39,12 +45,84 @@ def write_whole(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
+def write_changed(path: Path, text: str) -> None:
+    """As `write_whole`, but nothing is written, and no room needed, where it is so already."""
+    if not path.is_file() or path.read_text() != text:
+        write_whole(path, text)
+
+
+def with_spare_room(spare: Path, write: Callable[[], None]) -> None:
+    """Call `write`; where the disk is full, again in the room that `spare` kept for it.
+
+    What takes the traffic away from a version must not need room that others took. Raises
+    OSError.
+    """
+    try:
+        write()
+    except OSError as error:
+        if not is_full(error) or not spare.exists():
+            raise
+        spare.unlink()
+        write()
+
+
+def keep_spare_room(spare: Path) -> None:
+    """Make the file `spare` if it is not there, and there is room: for `with_spare_room`."""
+    if spare.exists():
+        return
+    try:
+        write_new(spare, bytes(_SPARE_BYTES))
+    except FileExistsError:
+        return  # somebody else has made it
+    except OSError:
+        spare.unlink(missing_ok=True)  # no room for it now; whoever calls this next tries again
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error came of a disk, or a quota, that is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
+
+
 def write_new(path: Path, data: bytes) -> None:
     """Write a file that is not there yet; on the disk when this returns."""
-    with path.open("xb") as file:
+    with new_file(path) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def new_file(path: Path) -> BinaryIO:
+    """Open a file that is not there yet to write it. Raises FileExistsError."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, as far as they are missing."""
+    for missing in reversed([p for p in (path, *path.parents) if not p.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)  # raises if something else has its name
+
+
+def create_private(path: Path, data: bytes) -> None:
+    """Make a file that its owner alone may read, whole at any moment, in a folder of the same
+    kind. If it is there already, it stays as it is: of two that do it at once, one counts.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file, part = mkstemp(dir=path.parent, prefix=".", suffix=PART)
+    try:
+        with os.fdopen(file, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        path.hardlink_to(part)
+    except FileExistsError:
+        pass
+    finally:
+        Path(part).unlink()
 
 
 def beside(path: Path) -> Path:
@@ -76,14 +154,22 @@ def locked_now(path: Path) -> Iterator[BinaryIO | None]:
 
     A process that inherits the file holds the lock too, for as long as it lives.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
+    make_folder(path.parent)
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield None
         else:
-            yield file
+            yield file if _is_at(path, file) else None
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    """Whether the name is still that of the file: what was deleted meanwhile locks nothing."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def entries(folder: Path) -> Iterator[tuple[str, Kind]]:
@@ -148,7 +234,7 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
     part = target.with_name(f".{target.name}{PART}")
     remove(part)  # of a process that was killed
     new, old = part / "new", part / "old"
-    new.mkdir(parents=True)
+    make_folder(new)
     try:
         fill(new)
         if os.path.lexists(target):

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,11 +42,26 @@ class Sent:
     late: int = 0
 
 
+@dataclass(frozen=True)
+class Replaying:
+    """A replay under way; called, it tells what was sent so far."""
+
+    process: "subprocess.Popen[bytes]"
+    total: Path
+
+    def __call__(self) -> Sent:
+        return _read(self.total)
+
+    def runs(self) -> bool:
+        """Whether its process lives; somebody may have killed it."""
+        return self.process.poll() is None
+
+
 @contextmanager
 def replaying(
     config: Config, endpoint: str, requests: Path, per_s: float
-) -> Iterator[Callable[[], Sent]]:
-    """Replay while the block runs; yields a function that tells what was sent so far.
+) -> Iterator[Replaying]:
+    """Replay while the block runs.
 
     The replay is a process of its own and ends with the block, or with this process however
     that dies. What it recorded stays. Raises JobFailed at the end if the replay failed.
@@ -63,7 +78,7 @@ def replaying(
             # The configuration as it is here, not as its file may be by now.
             pipe.write(config.model_dump_json() + "\n")
             pipe.flush()
-            yield lambda: _read(total)
+            yield Replaying(process, total)
     finally:
         code = _end_of(process)
     if code != 0:

@@ -17,8 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -26,15 +26,20 @@ import httpx
 from prometheus_client import CollectorRegistry, start_http_server
 
 from deployments import Place, connect, ledger
+from deployments.local import endpoints_of
+from deployments.local.endpoint import EnvoyEndpoint
 from deployments.local.servers import local_of
+from deployments.local.stack import login
 from deployments.local.stack.orchestrator import worker_pid
 from deployments.local.stack.runs import DeadRuns, Server
+from deployments.local.stack.upkeep import keep_up
 from deployments.metrics.exporter import Metrics
 from policy.config import Config, load_config
 from policy.errors import ArrCocError
 from policy.ledger import Ledger
 from tasks.rollout.controller import RECONCILER, drive
 from tasks.rollout.replays import replay_of
+from tasks.rollout.telling import is_due
 from tasks.runs import stop_cancelled
 
 TELL_AFTER_S = 60.0  # what is younger, the flow that drives is about to tell
@@ -101,15 +106,18 @@ class Rounds:
     """
 
     def __init__(self, config: Config, place: Place, tell: list[str]) -> None:
-        server = Server(local_of(config).prefect_port)
+        server = Server(login.client(config))
         self._place, self._state = place, Ledger()
         self._parts: dict[str, Callable[[], Sequence[str]]] = {
             "runs that were cancelled": lambda: stop_cancelled(
                 place, self._state, server.states
             ),
             "runs whose process is gone": DeadRuns(server, partial(worker_pid, config)).round,
+            "spare room and logs": lambda: keep_up(config),
             "what people are told": lambda: self._teller.round(self._state),
         }
+        if config.serving.tokens:
+            self._parts["whose tokens are accepted"] = partial(_admit, endpoints_of(config))
         self._teller, self._failing = Teller(place, tell), dict[str, str]()
 
     def once(self) -> None:
@@ -139,31 +147,40 @@ class Rounds:
             log.exception("%s: tried again", name)
 
 
+def _admit(endpoints: Mapping[str, EnvoyEndpoint]) -> Sequence[str]:
+    """What `tokens add` and `remove` have done already, unless Envoy was away."""
+    for endpoint in endpoints.values():
+        endpoint.admit()
+    return ()
+
+
 class Teller:
     """Starts `command` when people are still to be told something; one at a time."""
 
     def __init__(self, place: Place, command: list[str]) -> None:
         self._place, self._command = place, command
         self._running: subprocess.Popen[bytes] | None = None
-        self._again = place.clock.now()
+        self._again = place.clock.monotonic()
 
     def round(self, state: Ledger) -> Sequence[str]:
-        now = self._place.clock.now()
+        now = self._place.clock.monotonic()
         ended = None if self._running is None else self._running.poll()
         if self._running is not None and ended is None:
             return ()
         failed = ended not in (None, 0)  # Prefect's server was not up yet, say
-        soon = self._again - timedelta(seconds=_TELLING_S - _TELLING_AGAIN_S)
-        if now < (soon if failed else self._again) or not is_left(state, now):
+        soon = self._again - (_TELLING_S - _TELLING_AGAIN_S)
+        if now < (soon if failed else self._again):
+            return ()
+        if not is_left(state, self._place.clock.now()):
             return ()
         self._running = subprocess.Popen(self._command)
-        self._again = now + timedelta(seconds=_TELLING_S)
+        self._again = now + _TELLING_S
         return ("telling people what nobody has told them",)
 
 
 def is_left(state: Ledger, now: datetime) -> bool:
     """Whether something has not been told for so long that nobody else will."""
-    return any(now - untold.at > timedelta(seconds=TELL_AFTER_S) for untold in state.untold)
+    return any(is_due(untold, now, TELL_AFTER_S) for untold in state.untold)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """One round of reconciliation as visible steps."""
 
 from collections.abc import Collection, Mapping
-from datetime import timedelta
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -26,12 +25,12 @@ from tasks.runs import stop_cancelled
 def go_on(config: Config, endpoint: str, for_s: float) -> None:
     """Drive `endpoint` while something is under way there, at most `for_s` seconds."""
     place = place_of(config)
-    ends = place.clock.now() + timedelta(seconds=for_s)
+    ends = place.clock.monotonic() + for_s
 
     def enough(state: Ledger) -> bool:
         at = state.endpoint(endpoint)
         idle = at.unfinished is None and state.waiting(endpoint) is None
-        return idle or place.clock.now() >= ends
+        return idle or place.clock.monotonic() >= ends
 
     replay = replay_of(config, place, logger().warning)
     drive(place, endpoint, enough, by=RECONCILER, say=logger().info, replay=replay)

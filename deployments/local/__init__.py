@@ -3,6 +3,7 @@
 python -m deployments.local up CONFIG      start or repair the stack
 python -m deployments.local status CONFIG  what runs and what serves
 python -m deployments.local env CONFIG     variables for a shell that talks to Prefect
+python -m deployments.local tokens add NAME CONFIG  let somebody ask (remove, list)
 python -m deployments.local down CONFIG    stop all of it; the data stays
 """
 
@@ -28,14 +29,13 @@ def connect(config: Config, server: str = "model.serve", guard: "Guard | None" =
     from deployments.local.envoy.admin import Admin
     from deployments.local.jobs import LocalJobs
     from deployments.local.layout import layout_of
-    from deployments.local.servers import ports_of
     from deployments.local.stack.health import health
     from deployments.local.telemetry import EnvoyTelemetry
     from deployments.store import open_store
 
     layout = layout_of(config)
     store = open_store(config.root, layout.scratch)
-    admins = {name: Admin(name, ports_of(config, name).admin_port) for name in config.endpoints}
+    admins = {name: Admin(name, layout.admin_socket(name)) for name in config.endpoints}
     return Place(
         jobs=LocalJobs(config.compute, store, layout.scratch),
         store=store,

@@ -5,14 +5,14 @@ and in the file that it loads at its start. So any process may call, and one tha
 between two steps leaves something that the next `apply` completes.
 """
 
-import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 
-from deployments import Capability, Desired, Json, Observed, Reply, Server, Store
+from deployments import Capability, Desired, Json, Observed, Release, Reply, Server, Store
 from deployments.files import exclusive
 from deployments.local import loopback
 from deployments.local.envoy import configuration as envoy
@@ -20,10 +20,11 @@ from deployments.local.envoy.admin import Admin
 from deployments.local.envoy.clusters import clusters, versions_in
 from deployments.local.envoy.configuration import Guard, Split
 from deployments.local.envoy.plane import DataPlane
-from deployments.local.envoy.routes import routes
+from deployments.local.envoy.routes import admitting, routes
 from deployments.local.layout import layout_of
 from deployments.local.model_servers import ModelServers
-from deployments.local.servers import guard_of, ports_of
+from deployments.local.servers import doors_of, guard_of
+from deployments.local.tokens import admitted
 from deployments.local.warming import warm
 from deployments.orders import require_possible
 from policy.config import Config
@@ -50,26 +51,36 @@ class EnvoyEndpoint:
     def __init__(
         self, config: Config, name: str, store: Store, server: str, guard: Guard | None = None
     ) -> None:
-        ports, layout = ports_of(config, name), layout_of(config)
-        self.name, self.url = name, loopback.url(ports.port)
+        layout = layout_of(config)
+        self._doors = doors_of(config, name)
+        self.name, self.url = name, loopback.url(self._doors.port)
         self._guard = guard or guard_of(config)
         self._models = ModelServers(config, name, store, server)
-        self._plane = DataPlane(layout, name, Admin(name, ports.admin_port))
+        self._plane = DataPlane(layout, name, Admin(name, self._doors.admin))
         self._lock = layout.endpoint(name) / "lock"
-        token = os.environ.get(envoy.TOKENS, "").split(",")[0].strip()
-        headers = {"authorization": f"Bearer {token}"} if token else {}
-        self._client = loopback.client(ports.port, headers=headers)
+        self._client = loopback.client_at(self._doors.operators)
 
     def observe(self) -> Observed:
         split, present = self._plane.split(), self._models.present()
-        gave_up = self._models.gave_up(present)
         servers = {
             version: Server("failed", digest, reason)
             for version, (digest, reason) in self._models.refused().items()
         }
-        for server in present:
-            servers[server.version] = self._server(server, gave_up.get(server.version, ""))
-        return Observed(servers, split.weights, split.mirror)
+        ready = [server for server in present if self._ready(server.version)]
+        servers |= {server.version: Server("ready", server.digest) for server in ready}
+        # Only of the others supervisord must be asked: while it is dead, what answers is seen.
+        others = [server for server in present if server not in ready]
+        gave_up = self._models.gave_up(others) if others else {}
+        for server in others:
+            reason = gave_up.get(server.version, "")
+            state = "failed" if reason else "starting"
+            servers[server.version] = Server(state, server.digest, reason)
+        return Observed(servers, split.weights, split.mirror, split.fallback)
+
+    def closed(self) -> Sequence[str]:
+        """Where it should listen and nobody does, whether or not its Envoy lives."""
+        doors = {self.url: self._doors.port, str(self._doors.operators): self._doors.operators}
+        return [name for name, door in doors.items() if not loopback.listens(door)]
 
     def apply(self, desired: Desired) -> None:
         require_possible(self.name, desired)
@@ -86,7 +97,11 @@ class EnvoyEndpoint:
         versions = [release.version for release in desired.releases]
         with self._exclusive():
             split, servers = self._plane.split(), self._models.present()
-            self._mend(servers)
+            try:
+                self._mend(servers)
+            except EndpointSilent:
+                self._move_traffic(servers, desired, split)
+                raise
             servers = self._remove(self._replaced(servers, desired, split), servers, split)
             servers, trouble = self._start(servers, desired)
             split = self._route(servers, desired, split)
@@ -95,6 +110,16 @@ class EnvoyEndpoint:
             self._models.forget_refused(keep=versions)
         if trouble:
             raise trouble[0]
+
+    def _move_traffic(
+        self, servers: Sequence[envoy.Server], desired: Desired, split: Split
+    ) -> None:
+        """All that can be done while supervisord is dead: no server starts or stops.
+
+        An abort, or a rollback of what is bad, must not wait for somebody's `up`.
+        """
+        stay = tuple(Release(server.version, server.digest) for server in servers)
+        self._route(servers, replace(desired, releases=stay), split)
 
     def ask(
         self, version: str | None, instances: Sequence[Json], timeout_s: float = 10
@@ -119,6 +144,15 @@ class EnvoyEndpoint:
             self._mend(servers)
             self._write_clusters(servers)
             self._write_routes(servers, split)
+
+    def admit(self) -> None:
+        """Let in whose tokens are accepted now, and nobody else; what serves stays as it is.
+
+        Raises EndpointSilent.
+        """
+        with self._exclusive():
+            written = self._plane.written("routes")
+            self._plane.write("routes", admitting(written, admitted(self._guard)))
 
     def _mend(self, servers: Sequence[envoy.Server]) -> None:
         gave_up = self._models.gave_up(servers)
@@ -180,7 +214,7 @@ class EnvoyEndpoint:
             def ask(instance: Json, left_s: float, version: str = server.version) -> Reply:
                 return self.ask(version, [instance], left_s)
 
-            warm(ask, self._models.copy_of(server), len(server.ports))
+            warm(ask, self._models.copy_of(server), len(server.sockets))
 
     def _remove(
         self, leaving: Sequence[envoy.Server], servers: Sequence[envoy.Server], split: Split
@@ -207,11 +241,6 @@ class EnvoyEndpoint:
             self._models.remove(server)
         return stay
 
-    def _server(self, server: envoy.Server, gave_up: str) -> Server:
-        if self._ready(server.version):
-            return Server("ready", server.digest)
-        return Server("failed" if gave_up else "starting", server.digest, gave_up)
-
     def _ready(self, version: str) -> bool:
         try:
             reply = self._client.get(
@@ -220,7 +249,7 @@ class EnvoyEndpoint:
                 timeout=_HEALTH_TIMEOUT_S,
             )
         except httpx.TransportError:
-            return False  # Envoy's own silence shows at its admin port
+            return False  # Envoy's own silence shows at its administration
         return reply.status_code == 200 and reply.headers.get(envoy.PIN_HEADER) == version
 
     def _write_clusters(self, servers: Sequence[envoy.Server]) -> None:
@@ -230,7 +259,7 @@ class EnvoyEndpoint:
         self._plane.write("clusters", clusters(servers, gone))
 
     def _write_routes(self, servers: Sequence[envoy.Server], split: Split) -> None:
-        self._plane.write("routes", routes(self.name, servers, split, self._guard))
+        self._plane.write("routes", routes(self.name, servers, split, admitted(self._guard)))
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:

@@ -1,11 +1,13 @@
-"""HTTP clients for servers of this machine, which speak plain HTTP on 127.0.0.1.
+"""HTTP clients for servers of this machine: plain HTTP on 127.0.0.1 or over a unix socket.
 
 Every client of the project that calls this machine is made here. The environment is not
 asked: a proxy that it names would be sent pictures and bearer tokens, and never reach us.
 """
 
+import socket
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 
 import httpx
 
@@ -22,10 +24,39 @@ def client(port: int, *, headers: Mapping[str, str] | None = None) -> httpx.Clie
     httpx reads the certificates of the whole world for each client, 50 ms of processor time
     that every task would spend six times before its first call.
     """
-    nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return httpx.Client(
-        base_url=url(port), headers=headers, timeout=TIMEOUT_S, verify=nobody, trust_env=False
+        base_url=url(port),
+        headers=headers,
+        timeout=TIMEOUT_S,
+        verify=_trusting_nobody(),
+        trust_env=False,
     )
+
+
+def client_at(path: Path) -> httpx.Client:
+    """A client of the server at a unix socket, like `client`."""
+    way = httpx.HTTPTransport(uds=str(path), verify=_trusting_nobody(), trust_env=False)
+    return httpx.Client(
+        base_url="http://localhost", timeout=TIMEOUT_S, transport=way, trust_env=False
+    )
+
+
+def _trusting_nobody() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def listens(where: int | Path) -> bool:
+    """Whether somebody takes connections at a port or a unix socket, however busily."""
+    family = socket.AF_INET if isinstance(where, int) else socket.AF_UNIX
+    with socket.socket(family) as probe:
+        probe.settimeout(TIMEOUT_S)
+        try:
+            probe.connect(("127.0.0.1", where) if isinstance(where, int) else str(where))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True  # nobody refuses: whoever is there has no time
+    return True
 
 
 def answers(port: int, path: str) -> bool:

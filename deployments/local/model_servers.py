@@ -11,11 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from deployments import Release, Store
-from deployments.files import exclusive, write_whole
+from deployments.files import write_whole
 from deployments.local.envoy.configuration import HEALTH_ROUTE, PREDICT_ROUTE, Server
 from deployments.local.layout import layout_of
-from deployments.local.servers import local_of, program_name, reserved_ports, servers_of
-from deployments.local.stack.ports import find_free
+from deployments.local.servers import local_of, program_name, servers_of
 from deployments.local.supervisor.programs import Process, Supervisor, tail
 from deployments.local.supervisor.sections import Program
 from deployments.releases import folder as releases
@@ -25,13 +24,11 @@ from policy.errors import (
     Busy,
     EndpointError,
     EndpointSilent,
-    PortTaken,
     ReleaseError,
     StoreError,
 )
 
 _LAST_WORDS = 6  # lines of a server's log
-_PORTS_WAIT_S = 10
 
 
 class ModelServers:
@@ -48,6 +45,7 @@ class ModelServers:
         self._endpoint, self._store, self._server = endpoint, store, server
         self._local, self._layout = local_of(config), layout_of(config)
         self._replicas = config.endpoints[endpoint].replicas
+        self._serving = config.serving
         self._trusted = partial(trusted, config)
         self._supervisor = Supervisor(self._layout)
 
@@ -64,11 +62,8 @@ class ModelServers:
                 write_whole(self._note(release.version), json.dumps(note))
                 return
             self._note(release.version).unlink(missing_ok=True)
-            ports_lock = self._layout.supervisor / "ports.lock"
-            with exclusive(ports_lock, "the choice of ports", _PORTS_WAIT_S):
-                taken = reserved_ports(self._supervisor)
-                ports = find_free(*self._local.model_ports, self._replicas, taken)
-                self._supervisor.apply(self._program(release, folder, tuple(ports)))
+            self._layout.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._supervisor.apply(self._program(release, folder))
 
     def mend(self, server: Server) -> None:
         """Start one that gave up again if its working copy was damaged; else leave it."""
@@ -85,6 +80,9 @@ class ModelServers:
         with self._blaming_nobody():
             self._supervisor.remove(program_name(self._endpoint, server.version))
             shutil.rmtree(self.copy_of(server), ignore_errors=True)
+            for socket in map(Path, server.sockets):
+                socket.unlink(missing_ok=True)
+                socket.with_name(f"{socket.name}.lock").unlink(missing_ok=True)
 
     def copy_of(self, server: Server) -> Path:
         """The working copy of the release that a server serves."""
@@ -128,28 +126,33 @@ class ModelServers:
     def _note(self, version: str) -> Path:
         return self._layout.failed(self._endpoint) / f"{version}.json"
 
-    def _program(self, release: Release, folder: Path, ports: Sequence[int]) -> Program:
+    def _program(self, release: Release, folder: Path) -> Program:
+        socket = self._layout.model_socket(self._endpoint, release.version, self._replicas)
         return Program(
             name=program_name(self._endpoint, release.version),
             command=[sys.executable, "-m", self._server, "--release", str(folder)],
             environment={
-                "AIP_HTTP_PORT": "{port}",
+                "ARR_COC_SOCKET": f"{socket}.{{number}}",
+                "AIP_HTTP_PORT": "",  # whatever supervisord was told
                 "AIP_HEALTH_ROUTE": HEALTH_ROUTE,
                 "AIP_PREDICT_ROUTE": PREDICT_ROUTE,
                 "ARR_COC_VERSION": release.version,
                 "ARR_COC_DIGEST": release.digest,
+                "ARR_COC_PICTURE_PIXELS_MAX": str(self._serving.picture_pixels_max),
+                "ARR_COC_REQUEST_PIXELS_MAX": str(self._serving.request_pixels_max),
                 "OMP_NUM_THREADS": str(self._local.threads),
                 "PYTHONUNBUFFERED": "1",
             },
             folder=Path.cwd(),
-            ports=ports,
+            processes=self._replicas,
             restart="unexpected",
+            lasts=True,
         )
 
     @contextmanager
     def _blaming_nobody(self) -> Iterator[None]:
         """EndpointError is supervisord's here: it did not answer, or not as it should."""
-        trouble = (StoreError, PortTaken, Busy, EndpointError, OSError)
+        trouble = (StoreError, Busy, EndpointError, OSError)
         try:
             yield
         except (*trouble, http.client.HTTPException, xmlrpc.client.Error) as error:

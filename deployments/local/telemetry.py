@@ -20,10 +20,10 @@ class EnvoyTelemetry:
     """`deployments.Telemetry` on this machine.
 
     A request fails by the first attempt: a 5xx, a reset, a time-out, a refused connection, or
-    no server of the chosen version that could take it. Requests that their client gave up are
-    left out. Times are those of answered first attempts, from the first byte sent to the last
-    received; Envoy adds them up once a second. Mirrored requests count for the version that
-    got the copy.
+    no server of the chosen version that could take it. Requests that their client gave up,
+    however late, are left out: only our own time-out says that a version was too slow. Times
+    are those of answered first attempts, from the first byte sent to the last received; Envoy
+    adds them up once a second. Mirrored requests count for the version that got the copy.
     """
 
     def __init__(self, layout: Layout, admins: Mapping[str, Admin]) -> None:
@@ -44,9 +44,11 @@ class EnvoyTelemetry:
             known = self._answers[endpoint].read()
         except StoreError as error:
             raise EndpointSilent(str(error)) from error
+        with admin.understanding():
+            counts = {version: _counts(stats, version) for version in versions}
         samples = {
             version: Sample(
-                counts=_counts(stats, version),
+                counts=counts[version],
                 labelled=known.labelled.get(version, Labelled()),
                 epoch=f"{epoch} {known.epoch}",
             )
@@ -76,7 +78,7 @@ class EnvoyTelemetry:
 def _counts(stats: Sequence[Mapping[str, Any]], version: str) -> Counts:
     pattern = re.compile(
         # `by` is empty where no server at all could take the attempt.
-        rf"endpoint\.requests\.version\.{re.escape(version)}\.use\.(split|mirror)"
+        rf"endpoint\.requests\.version\.{re.escape(version)}\.use\.(?P<use>split|mirror)"
         r"\.by\.(?P<by>.*)\.code\.(?P<code>\d+)\.flags\.(?P<flags>[^.]+)"
     )
     requests, errors = 0, 0
@@ -89,8 +91,14 @@ def _counts(stats: Sequence[Mapping[str, Any]], version: str) -> Counts:
 
 
 def _given_up(named: re.Match[str]) -> bool:
-    """Whether the client did not wait for the answer."""
-    return named["code"] == "0" and named["flags"] in ("DC", "-")
+    """Whether the client did not wait for the answer, or its time-out stands elsewhere.
+
+    An attempt that ends without a reason was called off: by its client, or by the time-out of
+    the whole request, which counts as a 504 of its own. Nobody waits for a mirror's answer, so
+    there it can only have been the time-out.
+    """
+    called_off = named["code"] == "0" and named["flags"] in ("DC", "-")
+    return called_off and named["use"] == "split"
 
 
 def _failed(named: re.Match[str], version: str) -> bool:

@@ -2,24 +2,21 @@
 
     python -m tests.benchmarks.endpoint_overhead [--seconds 5]
 
-Real Envoy, real load by wrk on loopback, everything in one run, alternating so that a busy
-machine hits both alike. The server is the stand-in of tests/local/answers.py: the figure is
-what the endpoint adds, not how fast a model is.
+Real Envoy, real load over unix sockets, everything in one run, alternating so that a busy
+machine hits both alike. The same simple clients ask both, the server at its socket and Envoy at
+its operators'. The server is the stand-in of tests/local/answers.py: the figure is what the
+endpoint adds, not how fast a model is.
 """
 
 import argparse
 import json
 import os
-import re
-import shutil
 import signal
+import socket
 import statistics
-import subprocess
-import sys
+import threading
 import time
-from pathlib import Path
 
-from deployments.local import loopback
 from deployments.local.layout import layout_of
 from deployments.local.servers import program_name, servers_of
 from deployments.local.supervisor.programs import Supervisor
@@ -35,8 +32,6 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=int, default=4)
     seconds = parser.parse_args().seconds
-    if shutil.which("wrk") is None:
-        sys.exit("error: wrk is not installed; to do: apt-get install wrk")
     with local_harness() as harness:
         print(json.dumps(measure(harness, seconds), indent=1))
 
@@ -47,14 +42,12 @@ def measure(harness: LocalHarness, seconds: int) -> dict:
     for endpoint in endpoints.values():
         serve(endpoint, release)
     found = {}
-    port = servers_of(supervisor, harness.idle)[0].ports[0]
-    direct, through = loopback.url(port), endpoints[harness.idle].url
-    script = Path(config.scratch) / "ask.lua"
-    script.write_text(f"wrk.method='POST'\nwrk.body='{BODY}'\n")
+    [server] = servers_of(supervisor, harness.idle)
+    direct, through = server.sockets[0], layout_of(config).operators_socket(harness.idle)
     runs = {"direct": [], "through Envoy": []}
     for _ in range(ROUNDS):
-        runs["direct"].append(wrk(direct, script, seconds))
-        runs["through Envoy"].append(wrk(through, script, seconds))
+        runs["direct"].append(asked(str(direct), seconds))
+        runs["through Envoy"].append(asked(str(through), seconds))
     for name, figures in runs.items():
         found[name] = {key: statistics.median(f[key] for f in figures) for key in figures[0]}
     for name, settings in config.endpoints.items():
@@ -64,19 +57,36 @@ def measure(harness: LocalHarness, seconds: int) -> dict:
     return found
 
 
-def wrk(url: str, script: Path, seconds: int) -> dict[str, float]:
+def asked(path: str, seconds: int) -> dict[str, float]:
     """Median and p99 in ms, and requests per second, over four connections."""
-    command = ["wrk", "-t1", "-c4", f"-d{seconds}s", "--latency", "-s", str(script)]
-    said = subprocess.run(
-        [*command, f"{url}/predict"], capture_output=True, text=True, check=True
-    ).stdout
-    if "Non-2xx" in said:
-        raise RuntimeError(said)
+    took: list[float] = []
+    deadline = time.perf_counter() + seconds
+    threads = [threading.Thread(target=ask, args=(path, deadline, took)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     return {
-        "median_ms": _ms(said, "50%"),
-        "p99_ms": _ms(said, "99%"),
-        "requests_per_s": float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1]),
+        "median_ms": 1000 * statistics.median(took),
+        "p99_ms": 1000 * statistics.quantiles(took, n=100)[98],
+        "requests_per_s": len(took) / seconds,
     }
+
+
+def ask(path: str, deadline: float, took: list[float]) -> None:
+    """One question after another over one connection, until the deadline."""
+    head = f"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(BODY)}\r\n\r\n"
+    question = (head + BODY).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        while (start := time.perf_counter()) < deadline:
+            connection.sendall(question)
+            reply = connection.recv(65536)
+            while b"}]}" not in reply:
+                reply += connection.recv(65536)
+            if not reply.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(reply.decode())
+            took.append(time.perf_counter() - start)
 
 
 def killed(endpoint, supervisor: Supervisor, name: str) -> dict[str, int]:
@@ -88,11 +98,6 @@ def killed(endpoint, supervisor: Supervisor, name: str) -> dict[str, int]:
         os.kill(victim.pid, signal.SIGKILL)
         time.sleep(4)
     return {"requests": seen.sent, "failed": seen.failed}
-
-
-def _ms(said: str, percentile: str) -> float:
-    value, unit = re.search(rf"{percentile}\s+([\d.]+)(us|ms|s)", said).groups()
-    return float(value) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
 
 
 if __name__ == "__main__":

@@ -24,14 +24,15 @@ from datetime import datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-import httpx
 import psutil
 import stack as e2e
 
 from deployments import Desired, Release
 from deployments.local.layout import layout_of
+from deployments.local.stack import login
 from deployments.local.stack.serving import RECONCILER
-from deployments.local.supervisor.programs import Supervisor, descendants
+from deployments.local.supervisor.processes import descendants
+from deployments.local.supervisor.programs import Supervisor
 from deployments.releases import folder as releases
 from deployments.releases.keys import signing_key, trusted
 
@@ -80,7 +81,8 @@ def by_flow(stack: e2e.Stack) -> float:
     stack.deploy("retrain/on-demand", seed=1, check=True, timeout=900)
     ended = {"state": {"type": {"any_": ["COMPLETED"]}}}  # scheduled ones wait beside it
     body = {"flows": {"name": {"any_": ["retrain"]}}, "flow_runs": ended}
-    [run] = httpx.post(f"{stack.env['PREFECT_API_URL']}/flow_runs/filter", json=body).json()
+    with login.client(stack.config) as client:
+        [run] = client.post("/flow_runs/filter", json=body).json()
     created, end = (datetime.fromisoformat(run[name]) for name in ("created", "end_time"))
     return (end - created).total_seconds()
 

@@ -15,6 +15,7 @@ import threading
 
 from deployments import Desired
 from deployments.local import loopback
+from deployments.local.layout import layout_of
 from tests.local.fixtures import bring
 from tests.local.harness import LocalHarness, local_harness
 
@@ -72,8 +73,7 @@ def ask_all(endpoint, requests: int) -> None:
 
 def attempts_of(harness: LocalHarness) -> dict[str, tuple[int, int]]:
     """Attempts and failed attempts by version, as Envoy counts them for each server."""
-    ports = harness.config.local.endpoints[harness.name]
-    with loopback.client(ports.admin_port) as admin:
+    with loopback.client_at(layout_of(harness.config).admin_socket(harness.name)) as admin:
         clusters = admin.get("/clusters?format=json").json()["cluster_statuses"]
     return {
         cluster["name"]: (total(cluster, "rq_total"), total(cluster, "rq_error"))

@@ -12,15 +12,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import yaml
 
 from deployments import Release, connect, ledger
 from deployments.local.layout import layout_of
-from deployments.local.supervisor.programs import Supervisor, descendants
+from deployments.local.stack.login import client as logged_in
+from deployments.local.stack.login import read_login
+from deployments.local.supervisor.processes import descendants
+from deployments.local.supervisor.programs import Supervisor
 from deployments.releases import folder as releases
 from deployments.releases.keys import trusted
+from deployments.secrets import PREFECT_LOGIN
 from policy.config import Config, load_config
 from policy.ledger import EndpointState, Ledger
 from policy.rollout.record import Phase
@@ -53,14 +56,20 @@ class Stack:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.ports = iter(free_ports(30))
+        self.ports = iter(free_ports(10))
         self._record = self._made_small()
         self.path = self.write("local.yaml")
         self.config: Config = load_config(self.path)
         self.place = connect(self.config)
         self.api = f"http://127.0.0.1:{self._record['local']['prefect_port']}/api"
-        home = {"PREFECT_API_URL": self.api, "PREFECT_HOME": str(root / "home")}
-        self.env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")} | home
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What another shell has: `eval "$(make -s env)"`, with a home of its own."""
+        told = {"PREFECT_API_URL": self.api, "PREFECT_HOME": str(self.root / "home")}
+        if layout_of(self.config).login.exists():
+            told[PREFECT_LOGIN] = read_login(self.config)
+        return {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")} | told
 
     def _made_small(self) -> dict[str, Any]:
         record = yaml.safe_load((REPOSITORY / "deployments/local.yaml").read_text())
@@ -69,13 +78,8 @@ class Stack:
         record["local"] |= {
             "prefect_port": next(self.ports),
             "metrics_port": next(self.ports),
-            "endpoints": {
-                name: {"port": next(self.ports), "admin_port": next(self.ports)}
-                for name in record["endpoints"]
-            },
+            "endpoints": {name: {"port": next(self.ports)} for name in record["endpoints"]},
         }
-        first = max(self.ports) + 1
-        record["local"]["model_ports"] = [first, first + 40]
         return _changed(record, SMALL)
 
     def write(self, name: str, **changes: Any) -> Path:
@@ -150,8 +154,8 @@ class Stack:
         body: dict[str, Any] = {"sort": "EXPECTED_START_TIME_DESC"}
         body |= {"flow_runs": {"state": {"type": {"any_": [*states]}}}} if states else {}
         body |= {"flows": {"name": {"any_": [flow]}}} if flow else {}
-        with httpx.Client(trust_env=False, timeout=30) as client:
-            return client.post(f"{self.api}/flow_runs/filter", json=body).json()
+        with logged_in(self.config) as client:
+            return client.post("/flow_runs/filter", json=body, timeout=30).json()
 
     def newest(self, flow: str) -> str:
         """The id of the newest run of a flow that is not only planned by a schedule."""
@@ -159,8 +163,12 @@ class Stack:
         return max(found, key=lambda run: run["created"])["id"]
 
     def state(self, run: str) -> str:
-        with httpx.Client(trust_env=False, timeout=30) as client:
-            return client.get(f"{self.api}/flow_runs/{run}").json()["state_name"]
+        return self.get(f"/flow_runs/{run}")["state_name"]
+
+    def get(self, path: str) -> Any:
+        """What Prefect's API answers at this path."""
+        with logged_in(self.config) as client:
+            return client.get(path, timeout=30).json()
 
     def copy_of(self, version: str, name: str) -> str:
         """Register a copy of a release under a digest of its own."""
@@ -175,9 +183,13 @@ class Stack:
 
     def ask(self) -> int:
         """One question to production as a user would ask it; the status, 0 if none came."""
+        instances = json.loads(self.question())["instances"]
+        return self.place.endpoint("production").ask(None, instances).status
+
+    def question(self) -> str:
+        """The body of a request with one question, as a client sends it."""
         lines = next(self.root.glob("r/releases/*/requests.jsonl")).read_text().splitlines()
-        instance = json.loads(lines[0])["instance"]
-        return self.place.endpoint("production").ask(None, [instance]).status
+        return json.dumps({"instances": [json.loads(lines[0])["instance"]]})
 
     def processes(self, *words: str) -> list[psutil.Process]:
         """Living processes of this stack whose command line has all `words`."""

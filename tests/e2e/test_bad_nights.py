@@ -3,7 +3,9 @@
 Each test brings the stack up as it needs it and leaves it up.
 """
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +14,9 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 from stack import REPOSITORY, until
+
+from deployments.local.supervisor import launch
+from tests.local.load import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -59,6 +64,57 @@ def test_a_rollout_goes_on_after_down_and_up(stack, serving, at_10_percent):
     assert stack.ends(at_10_percent, 400).stable == at_10_percent
     until(lambda: stack.weights() == {at_10_percent: 100}, "all traffic", 60)
     assert stack.answer(at_10_percent).came_true
+
+
+def test_nothing_that_was_kept_is_open_to_other_users(stack, serving):
+    """Records, logs, releases, keys, predictions, Prefect's files, sockets: all of it."""
+    kept = [path for folder in ("r", "s") for path in (stack.root / folder).rglob("*")]
+    kept += [stack.root / "r", stack.root / "s"]
+    assert {path.name for path in kept} >= {"MANIFEST", "release.pem", "prefect.db", "sock"}
+    found = [path for path in kept if not path.is_symlink() and path.exists()]
+    assert [path for path in found if path.stat().st_mode & 0o077] == []
+
+
+def test_supervisord_killed_costs_no_request_and_down_leaves_nothing(stack, serving):
+    """What serves goes on as it is; Prefect, its worker and the reconciler begin anew."""
+    production = stack.place.endpoint("production")
+    served = pids(stack, "model.serve") | pids(stack, "envoy", "--disable-hot-restart")
+    with load(production.url, threads=2, pause_s=0.05, body=stack.question()) as seen:
+        os.kill(int((stack.root / "s/supervisor/supervisord.pid").read_text()), signal.SIGKILL)
+        told = stack.run("flows", "status", str(stack.path), check=False)
+        assert told.returncode == 1
+        assert "supervisord" in told.stdout
+        assert "make up" in told.stdout
+        stack.up()
+        sent = seen.sent
+        until(lambda: seen.sent > sent + 50, "clients go on")
+    assert seen.failed == 0, seen.answers
+    now = pids(stack, "model.serve") | pids(stack, "envoy", "--disable-hot-restart")
+    assert served <= now
+    assert stack.run("flows", "status", str(stack.path)).returncode == 0
+    stack.down()
+    assert stack.processes() == []
+
+
+def test_an_up_that_is_killed_or_doubled_is_made_good_by_the_next(stack, serving):
+    stack.down()
+    line = [sys.executable, "-m", "deployments.local", "up", str(stack.path), "--no-deploy"]
+    for after_s in (1.0, 6.0):
+        with subprocess.Popen(line, cwd=REPOSITORY, env=stack.env, stdout=-1) as killed:
+            time.sleep(after_s)
+            killed.kill()
+    with subprocess.Popen(line, cwd=REPOSITORY, env=stack.env, stdout=-1, text=True) as first:
+        time.sleep(0.5)
+        second = stack.up()
+        first.wait(300)
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "is starting or stopping this stack: waiting" in second.stdout
+    assert stack.ask() == 200
+
+
+def pids(stack, *words):
+    found = stack.processes(*words)
+    return {process.pid for process in found if launch.__file__ not in process.cmdline()}
 
 
 def test_what_serves_is_what_the_ledger_says_when_the_scratch_is_lost(stack, serving):

@@ -6,7 +6,6 @@ before left it, and leaves it serving.
 
 import json
 
-import httpx
 import pytest
 from stack import until
 
@@ -31,7 +30,7 @@ def test_up_again_repairs_and_harms_nothing(stack):
 def test_the_schedule_really_makes_runs_of_the_one_retraining_deployment(stack):
     """A known clash of versions makes them vanish silently; this is the only sign of it."""
     until(lambda: stack.runs("SCHEDULED"), "scheduled runs of retrain/on-demand", 90)
-    deployment = httpx.get(f"{stack.api}/deployments/name/retrain/on-demand").json()
+    deployment = stack.get("/deployments/name/retrain/on-demand")
     ours = [r for r in stack.runs("SCHEDULED") if r["deployment_id"] == deployment["id"]]
     schedule = deployment["schedules"][0]["schedule"]
     assert ours
@@ -45,7 +44,7 @@ def test_the_schedule_really_makes_runs_of_the_one_retraining_deployment(stack):
 
 
 def test_no_rollback_ever_waits_for_a_slot(stack):
-    deployment = httpx.get(f"{stack.api}/deployments/name/rollback/production").json()
+    deployment = stack.get("/deployments/name/rollback/production")
     assert deployment["global_concurrency_limit"] is None
 
 

@@ -1,9 +1,10 @@
 """A model server that is all contract and no model: it answers the question itself.
 
 The file `behaviour.json` of its release says how: {"answer", "fails_every": n-th request,
-"fails_on": text in a question that always fails, "delay_s", "cold": [first requests, seconds
-that each of them takes longer], "exit", "ready_after_s"}; like model.serve it refuses a
-release whose MANIFEST does not hold.
+"fails_on": text in a question that always fails, "dies_on": text in one that ends it,
+"shows_headers": the answer is the headers that came, "delay_s", "cold": [first requests,
+seconds that each of them takes longer], "exit", "ready_after_s"}; like model.serve it refuses
+a release whose MANIFEST does not hold.
 
     python -m tests.local.answers --release DIR
 """
@@ -11,8 +12,10 @@ release whose MANIFEST does not hold.
 import hashlib
 import json
 import os
+import socket
 import sys
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -46,6 +49,13 @@ class Handler(BaseHTTPRequestHandler):
         fails_on = self.behaviour.get("fails_on")
         if fails_on and any(fails_on in question for question in questions):
             return self.reply(500, {"error": "told to fail on that question"})
+        dies_on = self.behaviour.get("dies_on")
+        if dies_on and any(dies_on in question for question in questions):
+            os._exit(3)
+        if self.behaviour.get("shows_headers"):
+            return self.reply(
+                200, {"predictions": [{k.lower(): v for k, v in self.headers.items()}]}
+            )
         answer = self.behaviour.get("answer")
         predictions = [{"answer": answer or q, "confidence": 1.0} for q in questions]
         return self.reply(200, {"predictions": predictions})
@@ -64,8 +74,16 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
+    address_family = socket.AF_UNIX
     request_queue_size = 128
     daemon_threads = True
+
+    def server_bind(self):
+        """On a path that is the owner's alone; a killed server's stays behind until now."""
+        Path(self.server_address).unlink(missing_ok=True)
+        before = os.umask(0o177)
+        self.socket.bind(self.server_address)
+        os.umask(before)
 
 
 def main(release: Path) -> None:
@@ -78,8 +96,9 @@ def main(release: Path) -> None:
     if "exit" in Handler.behaviour:
         print(f"told to exit with {Handler.behaviour['exit']}", flush=True)
         sys.exit(Handler.behaviour["exit"])
-    print("serving", flush=True)
-    Server(("127.0.0.1", int(os.environ["AIP_HTTP_PORT"])), Handler).serve_forever()
+    with suppress(OSError):  # what it says may not fit on a full disk
+        print("serving", flush=True)
+    Server(os.environ["ARR_COC_SOCKET"], Handler).serve_forever()
 
 
 if __name__ == "__main__":

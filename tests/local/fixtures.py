@@ -44,16 +44,12 @@ def free_row(length: int) -> int:
 def configured(root: Path) -> Config:
     """deployments/local.yaml with its own root, scratch and free ports."""
     config = load_config(PROJECT / "deployments/local.yaml")
-    ports = itertools.count(free_row(2 * len(config.endpoints) + 22))
+    ports = itertools.count(free_row(len(config.endpoints) + 2))
     local = local_of(config).model_copy(
         update={
             "prefect_port": next(ports),
             "metrics_port": next(ports),
-            "endpoints": {
-                name: LocalEndpoint(port=next(ports), admin_port=next(ports))
-                for name in config.endpoints
-            },
-            "model_ports": (first := next(ports), first + 19),
+            "endpoints": {name: LocalEndpoint(port=next(ports)) for name in config.endpoints},
         }
     )
     return config.model_copy(

@@ -33,7 +33,9 @@ class Load:
 
 
 @contextmanager
-def load(url: str, threads: int = 4, pause_s: float = 0.002) -> Iterator[Load]:
+def load(
+    url: str, threads: int = 4, pause_s: float = 0.002, body: str = BODY
+) -> Iterator[Load]:
     seen, stop, lock = Load(), threading.Event(), threading.Lock()
 
     def ask() -> None:
@@ -41,7 +43,7 @@ def load(url: str, threads: int = 4, pause_s: float = 0.002) -> Iterator[Load]:
         connection = http.client.HTTPConnection(address, timeout=30)
         while not stop.wait(pause_s):
             try:
-                connection.request("POST", "/predict", BODY)
+                connection.request("POST", "/predict", body)
                 reply = connection.getresponse()
                 reply.read()
                 answer = reply.status, reply.getheader("x-arr-version", "")

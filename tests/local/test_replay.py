@@ -17,7 +17,7 @@ from deployments.questions import read_requests
 from deployments.replay import Sent, replayed, replaying
 from policy.counts import Compared, Labelled
 from policy.errors import DataError, JobFailed
-from tests.local.fixtures import SERVER, bring, until
+from tests.local.fixtures import SERVER, bring, free_row, until
 
 GOOD, WRONG = "2026.11.24-aaaaaaa", "2026.11.24-bbbbbbb"
 
@@ -109,7 +109,7 @@ def envoy_of(config, endpoint):
 
 def test_the_environment_s_proxy_sees_no_question(serving, endpoints, questions, monkeypatch):
     """Nobody listens at the proxy, so whatever took it would fail."""
-    proxy = f"http://127.0.0.1:{endpoints.local.model_ports[1]}"
+    proxy = f"http://127.0.0.1:{free_row(1)}"
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, proxy)
     for name in ("NO_PROXY", "no_proxy"):

@@ -16,25 +16,27 @@ import psutil
 import pytest
 import yaml
 
-from deployments import Desired, command, ledger, local
-from deployments.local.envoy.configuration import TOKENS
+from deployments import Desired, Observed, Server, command, ledger, local
 from deployments.local.envoy.program import program_of
 from deployments.local.layout import Layout, layout_of
 from deployments.local.servers import local_of, ports_of, program_name
 from deployments.local.stack import life as stack
+from deployments.local.stack import serving
 from deployments.local.stack.orchestrator import SERVER as PREFECT
 from deployments.local.stack.orchestrator import WORKER
 from deployments.local.stack.ports import is_free
-from deployments.local.stack.serving import wait_for_models
-from deployments.local.supervisor.programs import Supervisor, descendants
+from deployments.local.stack.serving import wait_for_endpoints, wait_for_models
+from deployments.local.supervisor.processes import descendants
+from deployments.local.supervisor.programs import Supervisor
 from deployments.store import open_store
 from deployments.stores.disk import DiskStore
-from policy.errors import ConfigError, EndpointError, PortTaken, StoreError
+from policy.errors import Busy, ConfigError, EndpointError, PortTaken, StoreError
 from policy.records import Registered
 from policy.rollout.plans import at_once, plan_of
 from policy.rollout.requests import Request
 from tasks.reconciler import keep_driving
 from tests.local.fixtures import SERVER, bring, configured, maker, start_endpoints, until
+from tests.local.living import processes
 
 VERSION, OTHER = "2026.11.22-aaaaaaa", "2026.11.22-bbbbbbb"
 
@@ -79,8 +81,7 @@ def stop_program(layout, name):
 
 @pytest.mark.parametrize(
     "setting",
-    ["local.prefect_port", "local.metrics_port", "local.endpoints.staging.port",
-     "local.endpoints.production.admin_port"],
+    ["local.prefect_port", "local.metrics_port", "local.endpoints.production.port"],
 )  # fmt: skip
 def test_a_taken_port_is_named_with_its_setting(config, setting):
     port = local_of(config).ports[setting]
@@ -200,22 +201,6 @@ class Reconciler:
         return state.endpoint("production").stable == VERSION
 
 
-def test_what_a_killed_supervisord_left_is_ended_before_the_next_start(config, make_release):
-    layout = layout_of(config)
-    production = start(config)
-    bring(production, Desired((make_release(VERSION),), {VERSION: 100}))
-    orphans = [p.pid for p in descendants(Supervisor(layout).url)]
-    os.kill(int((layout.supervisor / "supervisord.pid").read_text()), signal.SIGKILL)
-    time.sleep(0.2)
-    assert not Supervisor(layout).running()
-
-    again = start(config)
-    assert [pid for pid in orphans if psutil.pid_exists(pid)] == []
-    until(lambda: ready(again) == {VERSION})
-    assert again.observe().weights == {VERSION: 100}
-    down(config)
-
-
 def test_a_changed_port_moves_the_endpoint(config, root):
     start(config)
     moved = configured(root)
@@ -223,13 +208,6 @@ def test_a_changed_port_moves_the_endpoint(config, root):
     assert endpoint.ask(None, []).status in (200, 503)
     assert is_free(ports_of(config, "production").port)
     down(moved)
-
-
-def test_other_tokens_than_at_the_start_are_an_error(config, monkeypatch):
-    start(config)
-    monkeypatch.setenv(TOKENS, "new")
-    with pytest.raises(EndpointError, match="differs from when the stack was started"):
-        up(config, deployments=False)
 
 
 @pytest.mark.slow
@@ -295,3 +273,79 @@ def test_a_program_that_is_removed_while_they_are_listed_is_no_error(tmp_path):
     (folder / "one.conf").write_text("[program:one]\ncommand=true\n")
     (folder / "gone.conf").symlink_to(tmp_path / "nowhere")
     assert [*supervisor.written()] == ["one"]
+
+
+def test_an_envoy_that_refuses_its_configuration_is_told_in_seconds(config):
+    start(config)
+    layout = layout_of(config)
+    (layout.endpoint("production") / "bootstrap.json").write_text("{nonsense")
+    for envoy in processes(config, "envoy", "production"):
+        os.kill(envoy, signal.SIGKILL)
+    until(lambda: Supervisor(layout).given_up(program_of("production")), 30)
+    started, log = time.monotonic(), layout.logs / f"{program_of('production')}.log"
+    with pytest.raises(EndpointError, match="as soon as it was started") as told:
+        wait_for_endpoints(config, lambda line: None)
+    assert time.monotonic() - started < 5
+    assert f"read {log}, mend that" in str(told.value)
+    assert log.read_text()
+    start(config)  # as `up` does: it writes the configuration anew and starts what gave up
+
+
+def test_a_release_that_cannot_be_served_again_is_told_with_the_reason(
+    config, make_release, monkeypatch
+):
+    monkeypatch.setattr(serving, "_FAILS_S", 1)
+    promoted(config, release := make_release(VERSION))
+    start_endpoints(config)
+    with Reconciler(config):
+        wait_for_models(config, lambda line: None)
+    down(config)
+    layout = layout_of(config)
+    for lost in (layout.scratch / "serving", layout.scratch / "endpoints", layout.programs):
+        shutil.rmtree(lost)
+    (Path(config.root) / "releases" / release.digest / "behaviour.json").write_text("{}")
+    start(config).apply(Desired((release,), {VERSION: 100}))  # as the reconciler does
+    with pytest.raises(EndpointError, match="behaviour.json") as told:
+        wait_for_models(config, lambda line: None)
+    assert f"production with {VERSION} at 100 %" in str(told.value)
+
+
+def test_a_folder_that_cannot_be_written_is_told_without_a_traceback(config, root):
+    (root / "scratch").write_text("somebody's file")
+    with pytest.raises(EndpointError, match="could not be started: .*see who owns"):
+        up(config)
+    (root / "scratch").unlink()
+
+
+class UnderWay:
+    """An endpoint in the middle of a rollout."""
+
+    def observe(self):
+        ready = {version: Server("ready", "d") for version in (VERSION, OTHER)}
+        return Observed(servers=ready, weights={VERSION: 90, OTHER: 10})
+
+
+def test_up_does_not_wait_for_a_split_that_a_rollout_has_left_since():
+    waited = serving.Serving(UnderWay(), {VERSION: 100}, lambda: None)
+    assert [waited.healthy(), waited.healthy()] == [False, True]
+    still = serving.Serving(UnderWay(), {VERSION: 100}, lambda: {VERSION: 100})
+    assert [still.healthy(), still.healthy()] == [False, False]
+
+
+class BusyFor(UnderWay):
+    """An endpoint at which somebody else has a few calls to make first."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def refresh(self):
+        self.calls -= 1
+        if self.calls >= 0:
+            raise Busy("the endpoint has been busy for 10 s")
+
+
+def test_up_waits_while_the_reconciler_has_the_endpoint(monkeypatch):
+    assert serving.refreshed(BusyFor(2)) == {VERSION: 90, OTHER: 10}
+    monkeypatch.setattr(serving, "_BUSY_S", 0)
+    with pytest.raises(Busy):
+        serving.refreshed(BusyFor(9))

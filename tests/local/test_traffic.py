@@ -65,7 +65,7 @@ def wait_whole(config, supervisor, *versions):
 
     Two dead at once are one too many, and Envoy sees a death only after a second or two.
     """
-    admin = loopback.client(config.local.endpoints["production"].admin_port)
+    admin = loopback.client_at(layout_of(config).admin_socket("production"))
     deadline = time.monotonic() + 30
     while True:
         states = [p.state for version in versions for p in servers(supervisor, version)]

@@ -129,14 +129,14 @@ class RolloutMachine(RuleBasedStateMachine):
         self.counted = [*self.counted, (self.now, canary, base)][-40:]
 
     def step(self, unwatched_s=0.0, **changes):
-        missed = Missed(unwatched_s=unwatched_s)
+        missed = Missed() if finished(self.rollout) else Missed(unwatched_s=unwatched_s)
         before = without(self.rollout, missed)
         seen = self.seen(**changes)
         self.seen_ready = seen.ready or self.silent
         after = advance(before, seen)
         assert (after is before) == (after == before)
         after = told(after, missed)
-        if after is not before:
+        if after is not before or missed:
             self.write(after, self.ledger)
         self.nothing_was_judged_that_is_not_complete(before, after, seen)
 

@@ -7,6 +7,7 @@ reboot runs again after `up`.
 
 import configparser
 import http.client
+import os
 import subprocess
 import sys
 import time
@@ -17,15 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from supervisor.xmlrpc import SupervisorTransport
 
-from deployments.files import exclusive, write_whole
+from deployments.files import exclusive, locked_now, write_changed
 from deployments.local.layout import Layout
+from deployments.local.supervisor.calls import calls
+from deployments.local.supervisor.launch import holder_in
+from deployments.local.supervisor.processes import end, end_all, families, with_word
 from deployments.local.supervisor.sections import Program, daemon_section, program_section
+from deployments.secrets import without_logins
 from policy.errors import EndpointError
 
 _ALIVE = ("RUNNING", "STARTING", "BACKOFF")
-_GONE = ("EXITED", "FATAL", "UNKNOWN")
+_HANGS_S = 20.0  # more than a busy machine takes
+_GONE = ("FATAL", "UNKNOWN")
+_BAD_INPUT = 2  # the exit code after which nobody starts it again; see `program_section`
 _ALREADY_ADDED, _BAD_NAME = 90, 10  # faults of supervisord's calls
 
 
@@ -48,7 +54,8 @@ class Process:
 
     @property
     def gave_up(self) -> bool:
-        return self.state in _GONE
+        """Whether nobody starts it again. What has just died is EXITED too, for a moment."""
+        return self.state in _GONE or (self.state, self.exit_code) == ("EXITED", _BAD_INPUT)
 
 
 class Supervisor:
@@ -58,18 +65,17 @@ class Supervisor:
         self._layout = layout
 
     @property
-    def _calls(self) -> Any:  # its methods exist only on the other side
-        # A transport that once failed to connect never does again, so each call has its own.
-        transport = SupervisorTransport(None, None, self.url)
-        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+    def _calls(self) -> Any:
+        return calls(self.url)
 
     @property
     def url(self) -> str:
         return f"unix://{self._layout.socket}"
 
     def running(self) -> bool:
+        """Whether it answers. One that hangs does not: `start` puts another in its place."""
         try:
-            return self._calls.getState()["statename"] == "RUNNING"
+            return calls(self.url, _HANGS_S).getState()["statename"] == "RUNNING"
         except (OSError, http.client.HTTPException):
             return False
 
@@ -77,13 +83,16 @@ class Supervisor:
         """Start supervisord and with it all programs with autostart. Raises EndpointError."""
         self.end_orphans()
         layout = self._layout
-        for folder in (layout.logs, layout.programs, layout.supervisor):
-            folder.mkdir(parents=True, exist_ok=True)
-        layout.supervisor.chmod(0o700)
+        for folder in (layout.logs, layout.supervisor, layout.programs, layout.alive):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
         conf = layout.supervisor / "supervisord.conf"
-        write_whole(conf, daemon_section(layout))
+        write_changed(conf, daemon_section(layout))
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(conf)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # What it knows, all its programs know: the logins are told to those that need them.
+        done = subprocess.run(
+            command, env=without_logins(os.environ), capture_output=True, text=True, check=False
+        )
         deadline = time.monotonic() + wait_s
         while done.returncode == 0 and time.monotonic() < deadline:
             if self.running():
@@ -98,9 +107,8 @@ class Supervisor:
         """Write `program` and, where supervisord runs, make it so; restarts it if changed."""
         with self._writing():
             path = self._file(program.name)
-            text = program_section(program, self._layout.logs)
-            if not path.exists() or path.read_text() != text:
-                write_whole(path, text)
+            text = program_section(program, self._layout)
+            write_changed(path, text)
             if self.running():
                 _, changed, _ = self._calls.reloadConfig()[0]
                 if program.name in changed:
@@ -113,18 +121,23 @@ class Supervisor:
             if process.program == name and not process.alive:
                 self._calls.startProcess(f"{name}:{process.process}", False)
 
+    def restart_program(self, name: str) -> None:
+        """Stop all of a program, waiting for its end, and start it again."""
+        with self._writing():
+            self._calls.stopProcessGroup(name)
+            self._calls.startProcessGroup(name, False)
+
     def remove(self, name: str) -> None:
         """Stop a program with its process groups and forget it; nothing if it is gone."""
         with self._writing():
             if self.running():
                 self._drop(name)
+            files = self._alive_files(name)
             self._file(name).unlink(missing_ok=True)
             if self.running():
                 self._calls.reloadConfig()
-
-    def environment(self) -> Mapping[str, str]:
-        """The environment that supervisord was started in, which its programs inherit."""
-        return psutil.Process(self._calls.getPID()).environ()
+            for file in files:
+                file.unlink(missing_ok=True)
 
     def processes(self) -> Sequence[Process]:
         return [
@@ -135,10 +148,18 @@ class Supervisor:
                 pid=info["pid"],
                 uptime_s=float(info["now"] - info["start"]) if info["pid"] else 0.0,
                 exit_code=info["exitstatus"],
-                log=Path(info["stdout_logfile"]),
+                log=self._layout.logs / f"{_file_name(info['group'], info['name'])}.log",
             )
             for info in self._infos()
         ]
+
+    def given_up(self, program: str) -> str:
+        """Why supervisord does not start a program again; "" if it runs or is started again."""
+        own = [process for process in self.processes() if process.program == program]
+        gone = [process for process in own if process.gave_up]
+        if not own or len(gone) < len(own):
+            return ""
+        return f"it ended as soon as it was started, the last time with {gone[0].exit_code}"
 
     def _infos(self) -> Sequence[Any]:
         try:
@@ -161,20 +182,28 @@ class Supervisor:
                 found[name] = dict(parser[section])
         return found
 
-    def end_orphans(self) -> None:
-        """End what a killed supervisord has left; it would hold the ports.
+    def lasting(self) -> Mapping[str, Sequence[int]]:
+        """The processes that a killed supervisord has left and the next one goes on with."""
+        found = {
+            name: [pid for file in self._alive_files(name) if (pid := _holder(file))]
+            for name in self.written()
+        }
+        return {name: pids for name, pids in found.items() if pids}
 
-        And first a living one that cannot be reached any more because its socket was deleted:
-        it would start again whatever is ended.
+    def end_orphans(self) -> None:
+        """End what a killed supervisord has left, but for what the next one goes on with.
+
+        And first a living one that cannot be reached any more, because it hangs or its socket
+        was deleted: it would start again whatever is ended. Killed, it ends nothing itself.
         """
         if not self.running():
-            _end(self._daemons())
-        end_all(self.url)
+            end(self._daemons(), kill=True)
+            lasting = [pid for pids in self.lasting().values() for pid in pids]
+            end_all(self.url, spare=families(lasting))
 
     def _daemons(self) -> Sequence[psutil.Process]:
         """Every supervisord that was started with this layout's configuration."""
-        conf = str(self._layout.supervisor / "supervisord.conf")
-        return [p for p in psutil.process_iter() if conf in _words(p) and _alive(p)]
+        return with_word(str(self._layout.supervisor / "supervisord.conf"))
 
     def shutdown(self, wait_s: float = 60) -> None:
         """Stop every program and supervisord, then whatever of theirs is left."""
@@ -182,7 +211,8 @@ class Supervisor:
             daemon = psutil.Process(self._calls.getPID())
             self._calls.shutdown()
             psutil.wait_procs([daemon], timeout=wait_s)
-        self.end_orphans()
+        end(self._daemons(), kill=True)
+        end_all(self.url)
         self._layout.socket.unlink(missing_ok=True)
 
     def _writing(self) -> Any:
@@ -190,6 +220,11 @@ class Supervisor:
 
     def _file(self, name: str) -> Path:
         return self._layout.programs / f"{name}.conf"
+
+    def _alive_files(self, name: str) -> Sequence[Path]:
+        count = int(self.written(name).get(name, {}).get("numprocs", "0"))
+        processes = [str(number) for number in range(count)] or [name]
+        return [self._layout.alive / _file_name(name, process) for process in processes]
 
     def _drop(self, name: str) -> None:
         self._tolerating(_BAD_NAME, "stopProcessGroup", name)
@@ -203,52 +238,18 @@ class Supervisor:
                 raise EndpointError(f"supervisord: {call} {name}: {error}") from error
 
 
-def end_all(url: str, wait_s: float = 10) -> None:
-    """End every process that descends from the supervisord at `url`, wherever it went.
-
-    supervisord puts its address into the environment of what it starts and everything
-    below inherits it, so this also finds sessions of their own and the orphans of a
-    supervisord that was killed.
-    """
-    for _ in range(2):  # what one of them started meanwhile goes with the second
-        _end(descendants(url), wait_s)
+def _holder(alive: Path) -> int:
+    """The process that holds this lock and says what it runs; 0 if none does."""
+    if not alive.exists():
+        return 0
+    with locked_now(alive) as free:
+        holder = holder_in(alive.read_bytes())
+        return holder.pid if free is None and holder.lives else 0
 
 
-def _end(processes: Sequence[psutil.Process], wait_s: float = 10) -> None:
-    """Ask them to end, then end them."""
-    for end in (psutil.Process.terminate, psutil.Process.kill):
-        for process in processes:
-            try:
-                end(process)
-            except psutil.NoSuchProcess:
-                continue  # it ended by itself meanwhile, which is what we want
-        _, processes = psutil.wait_procs(processes, timeout=wait_s)
-
-
-def descendants(url: str) -> Sequence[psutil.Process]:
-    """Living processes that were started below the supervisord at `url`."""
-    return [p for p in psutil.process_iter() if _mark(p) == url and p.status() != "zombie"]
-
-
-def _words(process: psutil.Process) -> Sequence[str]:
-    try:
-        return process.cmdline()
-    except (psutil.Error, OSError):
-        return ()  # another user's, or gone
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def _mark(process: psutil.Process) -> str:
-    try:
-        return process.environ().get("SUPERVISOR_SERVER_URL", "")
-    except (psutil.Error, OSError):
-        return ""  # another user's, or gone
+def _file_name(program: str, process: str) -> str:
+    """What the files of a process are called; see `Program.file_name`."""
+    return program if process == program else f"{program}-{process}"
 
 
 def tail(log: Path, lines: int = 12) -> str:
