@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from deployments import Desired, Release, Server, Store, local
+from deployments import Desired, Release, Server, Store
 from deployments.local import loopback
 from deployments.local.endpoint import EnvoyEndpoint
 from deployments.local.layout import layout_of
