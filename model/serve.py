@@ -28,19 +28,21 @@ def main(release: Path) -> None:
     from model.serving.release import verify
 
     verify(release, os.environ.get("ARR_COC_DIGEST", ""))
-    from model.serving.app import application
+    from model.serving.app import application, unless_gone
     from model.serving.predictor import PixelLimits, Predictor
 
     memory.keep_freed()
     limits = PixelLimits(address.picture_pixels_max, address.request_pixels_max)
     predictor = Predictor(release, address.threads, limits)
-    app = application(predictor, address.version, address.health_route, address.predict_route)
+    routes = application(
+        predictor, address.version, address.health_route, address.predict_route
+    )
     import uvicorn
 
     memory.freeze_objects()
     memory.start_giving_back()
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False,
+        unless_gone(routes), log_level="warning", access_log=False,
         http="httptools", loop="uvloop", lifespan="off", ws="none",
         timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=GRACE_S,
         limit_concurrency=None if address.socket else CONNECTIONS_MAX,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.program.errors import BadInput
 from model.serving.body import parse
@@ -29,6 +29,7 @@ SMALL_S = 0.1  # of the network
 SMALL_WAITING_MAX = 200
 LARGE_WAITING_MAX = 8  # a second or less each
 RETRY_AFTER_S = 1
+CLOSED = "the handler is closed"  # uvloop's words
 
 
 def application(predictor: Predictor, version: str, health: str, predict: str) -> FastAPI:
@@ -77,6 +78,26 @@ class Health:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._ready(scope, receive, send)
+
+
+def unless_gone(app: ASGIApp) -> ASGIApp:
+    """`app`, for which an answer to a client that has just left is no fault.
+
+    Between the end of a connection and its notice uvloop refuses to write, and uvicorn would
+    log a traceback for each such client.
+    """
+
+    async def asked(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_if_there(message: Message) -> None:
+            try:
+                await send(message)
+            except RuntimeError as error:
+                if CLOSED not in str(error):
+                    raise
+
+        await app(scope, receive, send_if_there)
+
+    return asked
 
 
 class Predict:

@@ -37,8 +37,10 @@ class Job(Generic[Outcome]):
             raise Gone
 
     def abandon(self) -> None:
-        """Nobody waits any more; what it holds is dropped."""
+        """Nobody waits any more; what it holds is dropped, and an error of it too."""
         self.wanted, self._work = False, None
+        if not self.outcome.cancel() and not self.outcome.cancelled():
+            self.outcome.exception()  # else asyncio logs that nobody asked for it
 
     def run(self) -> None:
         work = self._work

@@ -243,7 +243,8 @@ def deadline_s(rollout: Rollout) -> float | None:
     deadlines = rollout.plan.deadlines
     if rollout.paused:
         return deadlines.paused_s
-    wait_s = deadlines.quiet_s if rollout.scarce else 0.0
+    waits = rollout.scarce and rollout.plan.little_traffic != "replay"  # replay never dries up
+    wait_s = deadlines.quiet_s if waits else 0.0
     return {
         Phase.DEPLOYING: deadlines.deploying_s,
         Phase.SMOKE: deadlines.smoke_s,

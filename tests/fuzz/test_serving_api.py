@@ -162,3 +162,11 @@ def test_the_server_is_the_same_process_and_well_after_all_of_it(server):
     assert server.process.is_running()
     assert server.healthy()
     assert statuses(server.raw(request(LENGTH), end=False)) == [200]
+
+
+def test_clients_that_hang_up_at_any_moment_leave_no_word_in_the_log(server):
+    """Their connections are reset: before, while and after they are answered."""
+    for turn in range(300):
+        whole = request(LENGTH) if turn % 2 else request("content-length: 3", body=b"{1}")
+        server.hang_up(whole, after_s=turn % 7 / 1000)
+    assert server.healthy()

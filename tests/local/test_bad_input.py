@@ -163,7 +163,7 @@ def test_a_version_that_dies_at_its_start_is_taken_back(live, clients, plan):
     live.roll_out(version)
     fault = live.now().rollout.fault
     assert fault in (Fault.CANNOT_SERVE, Fault.DEADLINE)
-    told = {Fault.CANNOT_SERVE: "told to exit with 3", Fault.DEADLINE: "deploying for 12."}
+    told = {Fault.CANNOT_SERVE: "told to exit with 3", Fault.DEADLINE: "deploying for 12"}
     must_be_back(live, stable, fault, told[fault])
 
 

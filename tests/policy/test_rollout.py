@@ -464,7 +464,7 @@ def test_a_version_that_goes_bad_after_the_rollout_is_taken_back():
     assert desired_weights(last) == {"v1": 100}
 
 
-@pytest.mark.parametrize(("requests_min", "phase"), [(20, Phase.ROLLING_BACK), (0, Phase.DONE)])
+@pytest.mark.parametrize(("requests_min", "phase"), [(20, Phase.WATCHING), (0, Phase.DONE)])
 def test_silence_in_the_watch_passes_only_where_the_plan_says_so(requests_min, phase):
     plan = make_plan(watch__requests_min=requests_min)
     watching = in_phase(Phase.WATCHING, plan=plan, step=2)
@@ -473,6 +473,25 @@ def test_silence_in_the_watch_passes_only_where_the_plan_says_so(requests_min, p
     after = advance(opened, world().look(opened, at=seconds(20), **seen))
     assert after.phase is phase
     assert "no request for 20 s" in after.reason
+
+
+@pytest.mark.parametrize("little_traffic", ["replay", "wait"])
+def test_silence_in_the_watch_blames_nobody_before_the_deadline(little_traffic):
+    """Envoy died near the end of a watch and counted anew: 13 ms of it were too little."""
+    plan = make_plan(watch__requests_min=20, little_traffic=little_traffic, replay_per_s=5)
+    watching = in_phase(Phase.WATCHING, plan=plan, step=2)
+    seen = {"weights": {"v2": 100}, "ready": True}
+    counted, anew = sample(500), Sample(epoch="2")
+    opened = advance(watching, world().look(watching, at=seconds(0), canary=counted, **seen))
+    again = advance(opened, world().look(opened, at=seconds(19), canary=anew, **seen))
+    late = advance(again, world().look(again, at=seconds(21), canary=anew, **seen))
+    assert (late.phase, late.scarce) == (Phase.WATCHING, True)
+    answered = sample(30).model_copy(update={"epoch": "2"})
+    done = advance(late, world().look(late, at=seconds(25), canary=answered, **seen))
+    assert done.phase is Phase.DONE
+    limit_s = plan.watch.s + (30 if little_traffic == "replay" else plan.deadlines.quiet_s)
+    silent = advance(late, world().look(late, at=seconds(limit_s + 1), canary=anew, **seen))
+    assert (silent.phase, silent.fault) == (Phase.ROLLING_BACK, Fault.WATCH)
 
 
 # --- shadow ------------------------------------------------------------------------------
