@@ -38,7 +38,8 @@ class Fault(StrEnum):
 class Ruling(NamedTuple):
     """`anew`: the next window starts without these counts. `final`: a FAIL not tolerated.
 
-    `scarce`: there were too few requests, labels or answers to say more.
+    `scarce`: there were too few requests, labels or answers to say more; `shared`: of stable's
+    too, so that it is nothing about the version.
     """
 
     verdict: Verdict
@@ -47,6 +48,7 @@ class Ruling(NamedTuple):
     final: bool = False
     fault: Fault = Fault.LIMIT  # of a FAIL
     scarce: bool = False
+    shared: bool = False
 
 
 class Bounds(NamedTuple):
@@ -94,14 +96,17 @@ def rule(
     if canary is None:
         return _when(over, Verdict.NO_DATA, f"no metrics for {duration(elapsed_s)}")
     if canary.counts.requests == 0:
-        return _short(over, Verdict.NO_DATA, f"no request for {duration(elapsed_s)}")
+        none = _short(over, Verdict.NO_DATA, f"no request for {duration(elapsed_s)}")
+        return none._replace(shared=stable is not None and stable.counts.requests == 0)
     exceeded = [m for m in _metrics(bounds, canary) if m.exceeded]
     shared = _shared(bounds, exceeded, stable)
     for metric in exceeded:
         if metric.proven(bounds.alpha) and metric not in shared:
             return Ruling(Verdict.FAIL, metric.told)
     if missing := _missing(bounds, canary, elapsed_s):
-        return _short(over, Verdict.INCONCLUSIVE, missing)
+        too_few = _short(over, Verdict.INCONCLUSIVE, missing)
+        both = stable is not None and bool(_missing(bounds, stable, elapsed_s))
+        return too_few._replace(shared=both)
     if shared:
         return Ruling(Verdict.CONTINUE, f"{shared[0].told}; stable is over it too", anew=over)
     if exceeded:

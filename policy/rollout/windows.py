@@ -135,6 +135,9 @@ def _undecided(rollout: Rollout, seen: Seen, ruling: Ruling) -> Rollout:
     little_traffic = rollout.plan.little_traffic if ruling.scarce else ""
     if little_traffic == "wait":
         return _wait(rollout, ruling)
+    if little_traffic == "replay" and ruling.shared:  # whoever takes the answers takes both's
+        both = f"{ruling.reason}; stable has too few as well"
+        return note(_extend(rollout, seen), both)
     inconclusive, tolerated = rollout.inconclusive + 1, rollout.plan.limits.inconclusive_limit
     scarce = little_traffic == "ask"
     if inconclusive <= tolerated:

@@ -168,10 +168,19 @@ def test_whoever_is_asked_may_promote_or_have_it_go_on():
     assert watched[-1].phase is Phase.DONE, "the watch waits for its requests"
 
 
-def test_with_replay_windows_without_a_verdict_are_counted_as_before():
+def test_with_replay_windows_in_which_the_version_alone_had_too_few_are_counted():
+    plan = make_plan(little_traffic="replay", replay_per_s=0)
+    rollout, weights = in_phase(Phase.STEP, plan=plan, step=0), {"v1": 90, "v2": 10}
+    for turn in range(5):
+        rollout = look(rollout, 12 * turn, sample(1), sample(900 * turn), weights)
+    assert rollout.fault is Fault.INCONCLUSIVE
+
+
+def test_with_replay_a_lack_of_both_is_nothing_about_the_version():
+    """A flood of clients took the answers of both: the version's window was none of it."""
     records = scarce(scarce_plan("replay"))
-    assert records[-1].fault is Fault.INCONCLUSIVE
-    assert records[-1].reason.startswith("no request for 60 s (window 3 without a verdict, 2 a")
+    assert records[-1].fault is Fault.DEADLINE
+    assert "; stable has too few as well" in records[-1].reason
 
 
 @pytest.mark.parametrize(
