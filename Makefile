@@ -20,7 +20,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 .PHONY: help demo test test-all bench lint schema lock up down status history login env clean
 
 help:  ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE '/^[a-z-]+:.*## /{s/^([a-z-]+):.*## (.*)/  make \1\t\2/; s/[$$][$$]/$$/g; p}' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(STAMP)  ## the whole loop in minutes: train, gate, release, roll out, roll back
 	@$(BIN)/python -m flows.terminal.demo $(CONFIG)
@@ -31,7 +31,7 @@ up: $(STAMP)  ## start or repair the stack: Prefect, the reconciler, the endpoin
 down: $(STAMP)  ## stop the stack; data, releases and the ledger stay
 	@$(BIN)/python -m deployments.local down $(CONFIG)
 
-status: $(STAMP)  ## what serves where; exit code 1 if the stack is not healthy
+status: $(STAMP)  ## what serves where; exit code not 0 if anything is not well
 	@$(BIN)/python -m flows status $(CONFIG)
 
 history: $(STAMP)  ## who promoted which version when, and why

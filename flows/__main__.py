@@ -29,7 +29,16 @@ from deployments import console
 from flows.terminal.problem import DEFAULT
 from policy.config import Config, load_config
 
-REQUESTS = ("abort", "promote", "pause", "resume", "approve", "reject", "rollback", "rollout")
+REQUESTS = {
+    "abort": "end the rollout under way; what served before gets all requests",
+    "promote": "give the version of the rollout under way all requests at once",
+    "pause": "keep the rollout under way where it is",
+    "resume": "let a paused rollout go on",
+    "approve": "say yes to a rollout that waits for a person",
+    "reject": "say no to it: it is rolled back",
+    "rollback": "bring the version before back, at once; aborts a rollout under way",
+    "rollout": "walk a registered version step by step to all requests",
+}
 QUESTIONS = {
     "status": "what serves where, the last runs, and whether everything is well",
     "history": "who asked for what when and why, and what came of it",
@@ -136,9 +145,8 @@ def _parser() -> argparse.ArgumentParser:
                 type=console.whole_text, help="of the run; once for each",
             )  # fmt: skip
         _arguments(command, NAMES.get(name, ()))
-    for name in REQUESTS:
-        under_way = "" if name in ("rollback", "rollout") else " the rollout under way"
-        command = commands.add_parser(name, help=f"{name}{under_way}")
+    for name, text in REQUESTS.items():
+        command = commands.add_parser(name, help=text)
         _who_and_why(command)
         _arguments(command, ("version",) if name == "rollout" else ())
     return parser

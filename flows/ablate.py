@@ -44,6 +44,12 @@ def ablate(
 
     One that fails is told in the report and does not stop the others. A repeated run keeps
     what is finished.
+
+    Args:
+        config: the configuration file.
+        ablations: the parts to leave out in turn; "none" is the whole model.
+        seeds: of the trainings; each ablation is trained with each.
+        steps_max: the number of training steps; empty: as configured.
     """
     settings = on_one_core(load_config(Path(config)), steps_max)
     data = fetch(settings)

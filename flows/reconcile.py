@@ -29,6 +29,10 @@ def reconcile(config: str = "deployments/local.yaml", for_s: float = 50.0) -> No
 
     Safe beside any other controller and at any time.
 
+    Args:
+        config: the configuration file.
+        for_s: how many seconds each endpoint is driven at most.
+
     Raises:
         EndpointError: if an endpoint or a part of the place is not what it should be.
     """

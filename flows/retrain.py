@@ -45,8 +45,8 @@ def retrain(
 
     Args:
         config: the configuration file; it names the data, the gates and the place.
-        seed: of the training; without one the run draws its own and keeps it on a retry.
-        steps_max: fewer or more training steps than configured.
+        seed: of the training; empty: the run draws its own and keeps it on a retry.
+        steps_max: the number of training steps; empty: as configured.
         cause: hand, schedule or event; the last two are limited by `retraining`.
         why: one sentence for the ledger.
 

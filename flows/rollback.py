@@ -26,6 +26,12 @@ def rollback(
 ) -> str:
     """Returns why it came true.
 
+    Args:
+        why: one sentence for the ledger.
+        by: who asks, for the ledger.
+        endpoint: the endpoint's name; empty: the one with the role production.
+        config: the configuration file.
+
     Raises:
         Refused: if there is no version before.
         RolledBack: if the version before could not serve.

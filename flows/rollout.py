@@ -27,9 +27,15 @@ def rollout(
 ) -> str:
     """Walk `version` through the configured weights until it is promoted or rolled back.
 
-    `endpoint` "" is the one with the role production. The request carries this run's id: run
-    again, it is the same request. If another rollout
+    The request carries this run's id: run again, it is the same request. If another rollout
     has the endpoint, this one waits for its end.
+
+    Args:
+        version: a registered one, such as 2026.11.22-3fa9c1e; `make history` lists them.
+        endpoint: the endpoint's name; empty: the one with the role production.
+        config: the configuration file.
+        by: who asks, for the ledger.
+        why: one sentence for the ledger.
 
     Raises:
         Refused: if the endpoint cannot do what the plan needs; nothing was started.

@@ -130,10 +130,11 @@ class Ledger(BaseModel, frozen=True):
     def version(self, version: str) -> Version:
         """Raises NotFound with the newest versions there are."""
         if version not in self.versions:
-            known = ", ".join([*self.versions][-5:]) or "none"
+            known = ", ".join([*self.versions][-5:])
+            such = f", such as: {known}" if known else "; none is registered yet"
             raise NotFound(
                 f"there is no version {version!r} in the ledger",
-                expected=f"a registered one, such as: {known}",
+                expected=f"a registered one{such}",
                 holds="nothing was changed",
                 do="see `make history` for all versions",
             )

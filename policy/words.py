@@ -19,6 +19,11 @@ def points(share: float) -> str:
     return f"{100 * share:.3g} point{'' if share == 0.01 else 's'}"
 
 
+def counted(number: int, word: str) -> str:
+    """1 as `1 record`, 2 as `2 records`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def duration(seconds: float) -> str:
     """0.05 as `50 ms`, 40 as `40 s`, 14400 as `4 h`."""
     if 0 < seconds < 0.9995:

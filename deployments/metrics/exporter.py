@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from deployments import Endpoint, Place, Telemetry, connect, ledger
 from deployments.metrics.rollout import counter, gauge, rollout_metrics
+from deployments.metrics.server import MetricsServer
 from policy.config import load_config
 from policy.counts import LATENCY_EDGES_S, Sample
 from policy.errors import EndpointSilent, LedgerError, NotFound, StoreError
@@ -125,8 +126,7 @@ def main() -> None:
     asked = parser.parse_args()
     registry = CollectorRegistry()
     registry.register(Metrics(connect(load_config(asked.config))))
-    _, serving = start_http_server(asked.port, addr="127.0.0.1", registry=registry)
-    serving.join()
+    MetricsServer(asked.port, registry).thread.join()
 
 
 if __name__ == "__main__":

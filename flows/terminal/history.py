@@ -13,6 +13,7 @@ from policy.errors import LedgerError
 from policy.records import Decided, Record, Registered, Requested, RetrainingStarted
 from policy.rollout.record import Phase, Rollout
 from policy.rollout.requests import Answer, Request, settle
+from policy.words import counted
 
 TOLD = {
     Phase.PENDING: "rollout began",
@@ -59,7 +60,7 @@ def show(config: Config, *, as_json: bool) -> int:
     if not state.number:
         say("no records yet")
         return 0
-    say(f"{state.number} records, head {state.head[:12]}, chain intact")
+    say(f"{counted(state.number, 'record')}, head {state.head[:12]}, chain intact")
     return 0
 
 
@@ -95,7 +96,7 @@ class Story:
         text, asked, so_far = self._told(record), "", "not decided yet"
         match record.event:
             case RetrainingStarted(key=key):
-                asked, so_far = key, "no version registered"
+                asked, so_far = key, "no version registered so far"
             case Registered(version=version, lineage=lineage) if "key" in lineage:
                 self._outcomes[lineage["key"]] = f"registered as {version}"
             case Requested(answer=answer):
@@ -174,5 +175,5 @@ def _print(story: Story) -> None:
 def _with_progress(records: Iterable[Record]) -> Iterator[Record]:
     progress = Progress()
     for record in records:
-        progress.tell(f"read {record.number} records …")
+        progress.tell(f"reading record {record.number} …")
         yield record

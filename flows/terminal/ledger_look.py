@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from deployments import Place, Store, ledger
+from deployments.ledger_head import head_path, last_seen
 from deployments.ledger_objects import REPAIR
 from deployments.ledger_repair import in_the_way, strangers
 from flows.terminal.problem import Commands, Problem
@@ -19,21 +20,28 @@ _TOLD = 5
 
 @dataclass(frozen=True)
 class LedgerLook:
-    """`broken` says why it cannot be read, `strange` names what lies there and is no record."""
+    """`broken` says why it cannot be read, `strange` names what lies there and is no record.
+
+    `seen` is the last record that this machine had seen before.
+    """
 
     state: Ledger
     broken: str = ""
     blocked: str = ""
     strange: Sequence[str] = ()
     written: datetime | None = None
+    seen: int = 0
 
 
-def look_at_ledger(store: Store) -> LedgerLook:
+def look_at_ledger(place: Place) -> LedgerLook:
     """Read all of it that status needs; what cannot be read is told, not raised."""
+    store = place.store
+    seen = last_seen(place.scratch, store.root)  # before the records, of which more may come
     try:
         state = ledger.read(store)
         written = _written(store, state)
-        return LedgerLook(state, "", in_the_way(store, state.number), strangers(store), written)
+        blocked, strange = in_the_way(store, state.number), strangers(store)
+        return LedgerLook(state, "", blocked, strange, written, seen)
     except (LedgerError, StoreError, NotFound) as error:
         return LedgerLook(Ledger(), str(error))
 
@@ -49,6 +57,10 @@ def problems_of_ledger(
         yield Problem("ledger", told.what, do, "rollbacks")
     elif why := missing(look.state, place.store, serving):
         yield Problem("ledger", why, _bring_back(root), "rollbacks")
+    elif look.seen > look.state.number:
+        told = f"it was at record {look.seen}, and is at {look.state.number}: records are gone"
+        do = f"{_bring_back(root)}; only if it is to be as it is: rm {head_path(place.scratch)}"
+        yield Problem("ledger", told, do, "rollbacks")
     if look.blocked:
         away = f"mv {root}/{look.blocked} {root}/not-a-record"
         told = f"{look.blocked} is no record, and no record can be written before it is gone"

@@ -1,5 +1,6 @@
 """What is not well at an endpoint, by what the ledger wants, what is there, and who looks."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ from tasks.rollout.lead import tolerated_s
 UNTOLD_AFTER = timedelta(minutes=3)
 FREE_FOR = timedelta(seconds=60)  # with somebody waiting for the endpoint
 _SETTLES_S = 60.0  # an order takes a while to become real
+_BUSY_S = 60.0  # a reconciler that runs may be kept so long on a busy machine
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Look:
     """One endpoint as it was seen; `silent` says why it was not.
 
     `last_look`: when a controller of this machine last looked at it. `driven_here`: all
-    controllers run on this machine, so that one that never looked is missing. `default`: it is
+    controllers run on this machine, so that one that never looked is missing. `driver_log`: of
+    the reconciler that runs on this machine; "" if none does. `default`: it is
     the one that commands mean which name none. `falls_back`: it can.
     """
 
@@ -40,6 +43,7 @@ class Look:
     driven_here: bool
     default: bool = True
     falls_back: bool = False
+    driver_log: str = ""
 
     @property
     def part(self) -> str:
@@ -53,12 +57,19 @@ class Look:
         words = () if self.default else ("--endpoint", self.name)
         return commands.flows(name, *words, '--why "…"')
 
+    def drive(self, commands: Commands) -> str:
+        """What makes somebody drive it."""
+        if self.driver_log:
+            return f"tail {shlex.quote(self.driver_log)}  # the reconciler runs: what keeps it?"
+        return f"{commands.make('up')}  # starts the reconciler"
+
 
 def problems(state: Ledger, look: Look, now: datetime, commands: Commands) -> Iterator[Problem]:
     """What differs at one endpoint from what the ledger wants, and what nobody drives there."""
     at = state.endpoint(look.name)
     if look.observed is None:
-        yield commands.told(look.part, look.silent, "clients")
+        if look.silent:
+            yield commands.told(look.part, look.silent, "clients")
     else:
         yield from _servers(state, look, look.observed, commands)
         if at.rollout is not None:
@@ -71,7 +82,7 @@ def problems(state: Ledger, look: Look, now: datetime, commands: Commands) -> It
     if waiting is not None and free:
         asked = waiting.request
         told = f"nobody takes up the request of {asked.by} ({asked.kind} {asked.version})"
-        yield Problem(f"{look.part}: request", told, _drive(commands), "rollbacks")
+        yield Problem(f"{look.part}: request", told, look.drive(commands), "rollbacks")
 
 
 def untold(state: Ledger, now: datetime, commands: Commands) -> Iterator[Problem]:
@@ -138,7 +149,7 @@ def _split(
     settles_s = max(_SETTLES_S, tolerated_s(rollout.plan.look_s))
     if since_s <= settles_s:
         return
-    sets = f"{commands.make('up')}  # starts the reconciler, which sets it"
+    sets = look.drive(commands)
     if real != wanted:
         told = f"they are {shown(real)}, the ledger wants {shown(wanted)}"
         told += f" since {duration(since_s)}"
@@ -165,9 +176,10 @@ def _undriven(
     seen = max(at for at in (look.last_look, last_at) if at is not None)
     gap_s = (now - seen).total_seconds()
     known = look.last_look is not None or look.driven_here
-    ends = f"{_drive(commands)}; or: {look.command(commands, 'abort')}"
+    unseen = max(tolerated, _BUSY_S) if look.driver_log else tolerated
+    ends = f"{look.drive(commands)}; or: {look.command(commands, 'abort')}"
     harms = _harm(desired_weights(rollout).get(rollout.version, 0), needed=True)
-    if known and gap_s > tolerated:
+    if known and gap_s > unseen:
         told = f"it is {rollout.phase}, and nobody has looked at it for {duration(gap_s)}"
         yield Problem(where, told, ends, harms)
     elif gap_s < -tolerated:
@@ -178,7 +190,3 @@ def _undriven(
     elif limit_s is not None and stayed > limit_s + tolerated:
         told = f"{rollout.phase} for {duration(stayed)}, its deadline is {duration(limit_s)}"
         yield Problem(where, f"it has been {told}: nobody drives it", ends, harms)
-
-
-def _drive(commands: Commands) -> str:
-    return f"{commands.make('up')}  # starts the reconciler"

@@ -11,6 +11,7 @@ from deployments.local.stack.runs import UNDER_WAY
 from deployments.secrets import PREFECT_LOGIN
 from policy.config import Config
 from policy.errors import ArrCocError
+from policy.words import counted
 
 RUNS = 5
 LATE = timedelta(minutes=3)
@@ -108,4 +109,5 @@ def _overdue(client: httpx.Client) -> str:
     late = (
         client.post("/flow_runs/count", json={"flow_runs": waiting}).raise_for_status().json()
     )
-    return f"{late} runs should have started minutes ago; to do: make up" if late else ""
+    told = f"{counted(late, 'run')} should have started minutes ago; to do: make up"
+    return told if late else ""

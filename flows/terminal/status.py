@@ -7,6 +7,9 @@ from typing import Any
 
 from deployments import Endangered, Endpoint, Health, Observed, Place, connect
 from deployments.console import Progress, one_line, say
+from deployments.local.layout import layout_of
+from deployments.local.stack.health import STOPPED
+from deployments.local.stack.serving import RECONCILER
 from deployments.releases.keys import trusted
 from deployments.releases.signing import Trusted
 from flows.terminal.ledger_look import LedgerLook, look_at_ledger, notes, problems_of_ledger
@@ -18,12 +21,13 @@ from flows.terminal.way_back import (
     look_at_releases,
     problems_of_releases,
     target,
+    way_back,
 )
 from policy.config import Config
 from policy.errors import ConfigError, EndpointSilent
 from policy.ledger import Ledger
 from policy.rollout.record import Phase, Rollout, deadline_s, finished, shown, stayed_s
-from policy.words import duration
+from policy.words import counted, duration
 from tasks.rollout.lead import last_look
 
 
@@ -38,10 +42,10 @@ def collect(config: Config, place: Place, commands: Commands) -> dict[str, Any]:
     """Look at every part; what is down is told, not raised."""
     progress, now = Progress(), place.clock.now
     health = place.health()
-    progress.tell("looked at the programs …")
-    kept = look_at_ledger(place.store)
-    looks = [_look(config, place, one) for one in place.endpoints.values()]
-    progress.tell("looked at the endpoints …")
+    progress.tell("reading the ledger …")
+    kept = look_at_ledger(place)
+    progress.tell("looking at the endpoints …")
+    looks = [_look(config, place, health, one) for one in place.endpoints.values()]
     keys, no_keys = _trusted(config, kept.state)
     releases = Releases({})
     if keys is not None:
@@ -83,20 +87,22 @@ def table(found: dict[str, Any]) -> str:
             lines.append(
                 f"  {served['weight']:4} %  {served['version']}  {served['state']}  {by}"
             )
+        lines.append(f"  way back        {endpoint['way_back']}")
         if endpoint["rollout"]:
-            told = "  {label}: {version} {phase} for {since}: {reason}"
+            told = "  {label}: {version} {phase} {since}: {reason}"
             lines.append(told.format_map(endpoint["rollout"]))
             if awaits := endpoint["rollout"]["awaits"]:
                 lines.append(f"  {awaits}")
     parts = found["parts"]
-    ill = sum(bool(part["problem"]) for part in parts)
-    lines.append(f"parts     {len(parts) - ill} well, {ill} not")
+    ill = sum(bool(part["problem"]) or part["state"] == STOPPED for part in parts)
+    lines.append(f"parts     {len(parts) - ill} running, {ill} not")
     lines.append(f"Prefect   {found['prefect']['url'] or 'PREFECT_API_URL is not set'}")
     lines += [f"  {run['start']:20} {run['flow']:10} {run['name']:34} {run['state']}"
               for run in found["runs"]]  # fmt: skip
     kept = found["ledger"]
     lines.append(
-        f"ledger    {kept['records']} records, head {kept['head'][:12]}, {kept['chain']}"
+        f"ledger    {counted(kept['records'], 'record')}, head {kept['head'][:12]}, "
+        f"{kept['chain']}"
     )
     lines += [f"note      {note}" for note in found["notes"]]
     for problem in found["problems"]:
@@ -129,7 +135,7 @@ def _of_endpoints(
     for look in looks:
         if not kept.broken:
             yield from problems(kept.state, look, now, commands)
-        elif look.observed is None:
+        elif look.silent:
             yield commands.told(look.part, look.silent, "clients")
         yield from problems_of_releases(kept.state, look, releases, place.scratch, commands)
     yield from untold(kept.state, now, commands)
@@ -162,12 +168,14 @@ def _trusted(config: Config, state: Ledger) -> tuple[Trusted | None, str]:
         return None, f"no release can be verified: {error}" if state.versions else ""
 
 
-def _look(config: Config, place: Place, endpoint: Endpoint) -> Look:
+def _look(config: Config, place: Place, health: Health, endpoint: Endpoint) -> Look:
+    """One that is down with the whole stack is no problem of its own."""
+    states = {part.name: part.state for part in health.parts}
     observed, silent = None, ""
     try:
         observed = endpoint.observe()
     except EndpointSilent as error:
-        silent = str(error)
+        silent = "" if states.get(f"endpoint {endpoint.name}") == STOPPED else str(error)
     return Look(
         name=endpoint.name,
         observed=observed,
@@ -176,7 +184,20 @@ def _look(config: Config, place: Place, endpoint: Endpoint) -> Look:
         driven_here=config.place == "local",
         default=endpoint.name == config.production,
         falls_back="fallback" in endpoint.can,
+        driver_log=_driver_log(config, health),
     )
+
+
+def _driver_log(config: Config, health: Health) -> str:
+    """Of the reconciler that runs here; "" if none does."""
+    runs = any(part.name == RECONCILER and not part.problem for part in health.parts)
+    return str(layout_of(config).logs / f"{RECONCILER}.log") if runs else ""
+
+
+def _way_back(place: Place, kept: LedgerLook, look: Look, releases: Releases) -> str:
+    if kept.broken:
+        return "not known: the ledger cannot be read"
+    return way_back(kept.state, look, releases, place.scratch)
 
 
 def _endpoint(
@@ -196,6 +217,7 @@ def _endpoint(
         "state": told,
         "stable": at.stable,
         "rollback_to": target(at),
+        "way_back": _way_back(place, kept, look, releases),
         "versions": _versions(config, kept.state, seen, releases) if seen else [],
         "rollout": _rollout(at.rollout, place),
         "last_look": look.last_look and look.last_look.isoformat(),
@@ -229,10 +251,11 @@ def _rollout(rollout: Rollout | None, place: Place) -> dict[str, Any] | None:
     if rollout is None:
         return None
     stayed = stayed_s(rollout, place.clock.now())
+    lasted = duration(max(stayed, 0.0))
     return {
         "label": "last rollout" if finished(rollout) else "rollout under way",
         "awaits": _awaited(rollout, stayed),
         "version": rollout.version, "phase": rollout.phase, "reason": rollout.reason,
-        "since": duration(max(stayed, 0.0)), "stayed_s": stayed,
+        "since": f"{lasted} ago" if finished(rollout) else f"for {lasted}", "stayed_s": stayed,
         "deadline_s": deadline_s(rollout),
     }  # fmt: skip

@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import FlowRun, Log
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import LogSort
 from prefect.exceptions import ObjectNotFound
+from prefect.utilities.urls import url_for
 
 from deployments import console
 from policy.config import Config, load_config
@@ -77,9 +78,15 @@ def run_and_follow(config: Config, deployment: str, parameters: Mapping[str, Any
         started = client.create_flow_run_from_deployment(
             known.id, parameters={**parameters}, idempotency_key=uuid4().hex
         )
+        console.say(heading(started))
         for line in lines(client, started.id):
             console.say(f"    {line}")
         return client.read_flow_run(started.id)
+
+
+def heading(run: FlowRun) -> str:
+    """A run's name and its page in the UI, if Prefect knows where that is."""
+    return f"run {run.name}  {url_for('flow-run', run.id) or ''}".rstrip()
 
 
 def lines(

@@ -60,11 +60,26 @@ def look_at_releases(
     try:
         for digest, version in wanted.items():
             release = Release(version, digest)
+            progress.tell(f"verifying {version} …")
             found[digest] = checked(place.store, release, place.scratch, trusted)
-            progress.tell(f"verified {version} …")
     except StoreError as error:
         return Releases(found, str(error))
     return Releases(found)
+
+
+def way_back(state: Ledger, look: Look, releases: Releases, scratch: Path) -> str:
+    """Whether a rollback of an endpoint could succeed now, in words."""
+    back = target(state.endpoint(look.name))
+    if back is None:
+        return "none: no version served before"
+    known = state.versions.get(back)
+    found = releases.found.get(known.digest) if known is not None else None
+    if found is None:
+        return f"{back}, NOT verified"
+    served = look.observed.servers if look.observed else {}
+    if found.problem or (back not in served and _no_room(found, scratch)):
+        return f"{back}, NOT possible: see the problems below"
+    return f"{back}, signed, whole"
 
 
 def problems_of_releases(

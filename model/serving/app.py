@@ -8,6 +8,7 @@ that none of the small waits behind a large one; which it is the small one's thr
 from the headers of the pictures.
 """
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from model.serving.predictor import Asked, Prediction, Predictor
 SMALL_BYTES = 1_000_000
 SMALL_PIXELS = 1_000_000  # 20 to 40 ms of decoding
 SMALL_S = 0.1  # of the network
-SMALL_WAITING_MAX = 200
-LARGE_WAITING_MAX = 8  # a second or less each
+SMALL_WAITING_MAX, SMALL_WAITING_S = 200, 2.0  # expected seconds
+LARGE_WAITING_MAX, LARGE_WAITING_S = 8, 4.0
+WAITED_MAX_S = 5.0  # a proxy in front gives up after 6, and blames the version
 RETRY_AFTER_S = 1
 CLOSED = "the handler is closed"  # uvloop's words
 
@@ -104,8 +106,8 @@ class Predict:
     def __init__(self, respond: Responder, predictor: Predictor) -> None:
         self._respond_with, self._predictor = respond, predictor
         self._inbox = Inbox()
-        self._small = Lane("small", SMALL_WAITING_MAX, watched=False)
-        self._large = Lane("large", LARGE_WAITING_MAX, watched=True)
+        self._small = Lane("small", SMALL_WAITING_MAX, SMALL_WAITING_S, watched=False)
+        self._large = Lane("large", LARGE_WAITING_MAX, LARGE_WAITING_S, watched=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -131,15 +133,18 @@ class Predict:
             return self._respond_with(429, told, {"retry-after": str(RETRY_AFTER_S)})
 
     async def _answer(self, held: Held, receive: Receive) -> Sequence[Prediction]:
+        until = asyncio.get_running_loop().time() + WAITED_MAX_S  # in both lanes together
         if held.size > SMALL_BYTES:
             return await self._large.do(
-                lambda job: self._predictor.answer(self._open(held), job.check_wanted), receive
+                lambda job: self._predictor.answer(self._open(held), job.check_wanted),
+                receive,
+                until,
             )
-        found = await self._small.do(lambda job: self._if_small(held, job), receive)
+        found = await self._small.do(lambda job: self._if_small(held, job), receive, until)
         if not isinstance(found, Large):
             return found
         return await self._large.do(
-            lambda job: self._predictor.answer(found.asked, job.check_wanted), receive
+            lambda job: self._predictor.answer(found.asked, job.check_wanted), receive, until
         )
 
     def _if_small(self, held: Held, job: Job) -> "Sequence[Prediction] | Large":

@@ -77,6 +77,10 @@ def _night(
         part.start()
     try:
         _act(actions, story, seed, seconds, only)
+    except BaseException:
+        for part in parts:  # else they would call the end of the stack a breach
+            part.stop()
+        raise
     finally:
         actions.close()
     for part in (hostile, rollouts):

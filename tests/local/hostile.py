@@ -73,9 +73,9 @@ async def chunks_without_end(peer: Peer) -> None:
 
 
 async def never_reads(peer: Peer) -> None:
-    """Asks for the longest answers there are."""
+    """Asks again and again and takes no answer."""
     peer.writer.transport.pause_reading()
-    await peer.send(5 * b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    await peer.send(500 * b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
     await asyncio.sleep(60)
 
 

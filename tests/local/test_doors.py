@@ -51,11 +51,15 @@ def port_of(endpoint) -> int:
     return int(endpoint.url.rsplit(":", 1)[1])
 
 
-def say(endpoint, path=b"/predict", headers=(), body=BODY) -> tuple[int, Mapping[str, str]]:
+def say(
+    endpoint, path=b"/predict", headers=(), body=BODY, door: Path | None = None
+) -> tuple[int, Mapping[str, str]]:
     """A request byte for byte; the status, and the headers that the server saw."""
     head = [b"POST " + path + b" HTTP/1.1", b"host: localhost", b"connection: close"]
     head += [b"content-length: %d" % len(body), *headers]
-    with socket.create_connection(("127.0.0.1", port_of(endpoint)), timeout=20) as connection:
+    with socket.socket(socket.AF_UNIX if door else socket.AF_INET) as connection:
+        connection.settimeout(20)
+        connection.connect(str(door) if door else ("127.0.0.1", port_of(endpoint)))
         connection.sendall(b"\r\n".join([*head, b"", body]))
         reply = b"".join(iter(lambda: connection.recv(65536), b""))
     status = int(reply.split(b" ")[1])
@@ -186,15 +190,19 @@ def test_no_claim_makes_a_good_version_time_out(place, production, make_release)
     counts_up(place, good, before, 1)
 
 
-def test_whatever_names_a_version_is_no_traffic_and_the_rest_is(place, production, shows):
+def test_whatever_names_a_version_is_no_traffic_and_the_rest_is(
+    place, production, layout, shows
+):
     serve(production, shows)
     before = counted(place, shows.version)
     # A header that the connection names is for the next hop alone, and gone before the routes.
     taken_back = [b"connection: x-arr-version", b"x-arr-version: nobody"]
     assert say(production, headers=taken_back)[0] == 200
-    assert say(production, headers=[b"x-arr-version: "])[0] == 404
-    twice = [b"x-arr-version: " + shows.version.encode()] * 2
-    assert say(production, headers=twice)[0] == 200, "pinned, and so no traffic"
+    none, twice = [b"x-arr-version: "], [b"x-arr-version: " + shows.version.encode()] * 2
+    assert [say(production, headers=named)[0] for named in (none, twice)] == [403, 403]
+    door = layout.operators_socket("production")
+    assert say(production, headers=none, door=door)[0] == 404
+    assert say(production, headers=twice, door=door)[0] == 200, "pinned, and so no traffic"
     counts_up(place, shows, before, 1)
 
 

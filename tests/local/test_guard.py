@@ -231,7 +231,7 @@ def test_a_request_that_comes_drop_by_drop_is_closed_in_time(port):
 
 def test_headers_that_do_not_end_are_closed_in_time(port):
     with opened(port, b"POST /predict HTTP/1.1\r\nhost: localhost\r\n") as connection:
-        assert said_within(connection, 5 + 5).startswith(b"HTTP/1.1 408")
+        assert said_within(connection, 2 + 5).startswith(b"HTTP/1.1 408")
 
 
 def test_idle_connections_make_room_for_others(port):

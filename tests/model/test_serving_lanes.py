@@ -11,8 +11,15 @@ from PIL import Image
 
 from model.dataset.images import open_file
 from model.program.errors import BadInput
-from model.serving import inbox
-from model.serving.app import LARGE_WAITING_MAX, SMALL_BYTES, SMALL_PIXELS, application
+from model.serving import inbox, lane
+from model.serving.app import (
+    LARGE_WAITING_MAX,
+    SMALL_BYTES,
+    SMALL_PIXELS,
+    SMALL_WAITING_MAX,
+    WAITED_MAX_S,
+    application,
+)
 from model.serving.predictor import Asked, Prediction
 
 
@@ -32,12 +39,16 @@ LONG = SMALL.replace(b'"x"', b'"x"' + b" " * 500_000) + b" " * (SMALL_BYTES - 50
 
 
 class Told:
-    """Answers what it is told, large requests once `may_answer` is set."""
+    """Answers what it is told, requests of the lane `held` once `may_answer` is set.
+
+    `takes_s`: what each takes by the clock of the lanes, if the test has it in hand.
+    """
 
     instances_max = 64
 
-    def __init__(self, seconds=0.001, fault=None):
-        self.seconds, self.fault = seconds, fault
+    def __init__(self, seconds=0.001, fault=None, held="large", takes_s=0.0):
+        self.seconds, self.fault, self.held = seconds, fault, held
+        self.takes_s, self.now = takes_s, 0.0
         self.threads, self.begun, self.left = [], threading.Semaphore(0), []
         self.may_answer = threading.Event()
         self.may_answer.set()
@@ -50,8 +61,9 @@ class Told:
         self.begun.release()
         if self.fault:
             raise self.fault
-        if threading.current_thread().name == "large":
+        if threading.current_thread().name == self.held:
             assert self.may_answer.wait(60)
+        self.now += self.takes_s
         try:
             check_wanted()
         except BaseException as error:
@@ -159,6 +171,104 @@ def test_more_large_requests_than_may_wait_are_told_to_come_back():
         assert await Client(app, [LONG]).status() == 200, "there is room again"
 
     asyncio.run(many())
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "takes_s", "admitted"),
+    [
+        ("small", SMALL, 0.03, 67),  # with the one under way: 2 s
+        ("large", LONG, 1.0, 5),  # 4 s
+        ("small", SMALL, 0.001, SMALL_WAITING_MAX + 1),
+        ("large", LONG, 0.1, LARGE_WAITING_MAX + 1),
+    ],
+)
+def test_a_flood_is_refused_at_once_when_it_would_wait_too_long(
+    monkeypatch, name, body, takes_s, admitted
+):
+    """At the pace of the requests before it; what a proxy gave up on would be a 504."""
+    told = Told(held=name, takes_s=takes_s)
+    monkeypatch.setattr(lane, "clock", lambda: told.now)
+
+    async def flood():
+        app = serving(told)
+        for _ in range(100):
+            assert await Client(app, [body]).status() == 200
+            await until_begun(told)
+        told.may_answer.clear()
+        waiting = [Client(app, [body])]
+        await until_begun(told)
+        waiting += [Client(app, [body]) for _ in range(admitted - 1)]
+        refused = [Client(app, [body]) for _ in range(50)]
+        assert [await one.status() for one in refused] == [429] * 50
+        assert refused[0].headers[b"retry-after"] == b"1"
+        assert not any(one.task.done() for one in waiting)
+        told.may_answer.set()
+        assert [await one.status() for one in waiting] == [200] * admitted
+
+    asyncio.run(flood())
+
+
+def test_one_that_took_far_too_long_closes_no_lane(monkeypatch):
+    told = Told(takes_s=1000.0)
+    monkeypatch.setattr(lane, "clock", lambda: told.now)
+
+    async def three():
+        app = serving(told)
+        for _ in range(3):
+            assert await Client(app, [SMALL]).status() == 200
+            assert await Client(app, [LONG]).status() == 200
+
+    asyncio.run(three())
+
+
+@pytest.mark.parametrize(("name", "body"), [("small", SMALL), ("large", LONG)])
+def test_what_has_waited_too_long_is_refused_and_never_begun(name, body):
+    """What is under way by then is finished."""
+
+    async def two():
+        told, loop, skipped = Told(held=name), asyncio.get_running_loop(), [0.0]
+        passes = loop.time
+        loop.time = lambda: passes() + skipped[0]
+        told.may_answer.clear()
+        app = serving(told)
+        first = Client(app, [body])
+        await until_begun(told)
+        second = Client(app, [body])
+        await second.stalled.wait()  # it is watched, so it waits
+        skipped[0] = WAITED_MAX_S
+        assert await second.status() == 429
+        assert second.headers[b"retry-after"] == b"1"
+        assert not first.task.done()
+        told.may_answer.set()
+        assert await first.status() == 200
+        assert await Client(app, [body]).status() == 200
+        assert len(told.threads) == 2
+
+    asyncio.run(two())
+
+
+def test_the_wait_in_both_lanes_counts_together():
+    async def two():
+        told, loop, skipped = Told(), asyncio.get_running_loop(), [0.0]
+        passes, opening = loop.time, told.open
+
+        def open_late(instances):
+            skipped[0] = WAITED_MAX_S
+            return opening(instances)
+
+        loop.time = lambda: passes() + skipped[0]
+        told.may_answer.clear()
+        app = serving(told)
+        first = Client(app, [LONG])
+        await until_begun(told)
+        told.open = open_late
+        second = Client(app, [LARGE])  # looks small
+        assert await second.status() == 429
+        told.may_answer.set()
+        assert await first.status() == 200
+        assert len(told.threads) == 1
+
+    asyncio.run(two())
 
 
 def test_a_request_whose_client_left_while_it_waited_is_never_begun():

@@ -56,7 +56,7 @@ def test_a_pause_is_told_once(walking):
 def test_a_retraining_is_told_with_the_version_that_came_of_it(walking):
     for key in ("4f2a", "77ab"):
         walking.write(RetrainingStarted(key=key, cause="hand", why="a test"))
-    assert one(walking, "retraining 77ab started").endswith("-> no version registered")
+    assert one(walking, "retraining 77ab started").endswith("-> no version registered so far")
     walking.register("v4", lineage={"key": "77ab"})
     assert one(walking, "retraining 77ab started").endswith("-> registered as v4")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,8 @@ from datetime import timedelta
 import pytest
 
 from deployments import Part, Server, command, ledger
+from deployments.ledger_head import head_path, remember_head
+from deployments.local.stack.health import STOPPED
 from flows.terminal import status
 from flows.terminal.problem import Commands
 from policy.errors import StoreError
@@ -50,6 +53,9 @@ def test_all_is_well_where_a_version_serves(serving, capsys):
     said = capsys.readouterr().out
     assert "production (production)  answers  stable: v1" in said
     assert f"   100 %  v1  ready  signed by {serving.key[:12]}\n" in said
+    assert "  way back        none: no version served before\n" in said
+    assert re.search(r"  last rollout: v1 done \S+ \S+ ago: ", said)
+    assert "parts     1 running, 0 not\n" in said
     assert said.endswith("chain intact\nhealthy\n")
 
 
@@ -77,6 +83,35 @@ def test_an_unfinished_rollout_that_nobody_looks_at(walking):
     assert line.startswith(told)
     assert f'; or: .venv/bin/python -m flows abort --why "…" {walking.file}' in line
     assert parts(walking)[0][0] == "clients"
+
+
+def test_a_reconciler_that_runs_may_be_busy_for_a_minute(walking):
+    walking.parts.append(Part("reconciler", "running, pid 7"))
+    walking.cloud.pass_time(55)
+    assert look(walking)["healthy"]
+    walking.cloud.pass_time(10)
+    line = problem(walking, "endpoint production: rollout of v2")
+    log = walking.scratch / "logs/reconciler.log"
+    assert f"to do: tail {log}  # the reconciler runs: what keeps it?; or: " in line
+    assert "make up" not in line
+
+
+def test_a_reconciler_that_does_not_run_is_not_waited_for(walking):
+    walking.parts.append(Part("reconciler", "exited", "it is down; to do: make up"))
+    walking.cloud.pass_time(30)
+    line = problem(walking, "endpoint production: rollout of v2")
+    assert "  # starts the reconciler; or: " in line
+
+
+def test_an_endpoint_that_is_down_with_the_whole_stack_is_no_problem_of_its_own(serving):
+    down = "the stack is stopped; to do: make up"
+    serving.cloud.lie("observe", "before", "no answer", times=2)
+    serving.parts[:] = [
+        Part("supervisord", "down", down, "clients"),
+        Part("endpoint staging", STOPPED),
+        Part("endpoint production", STOPPED),
+    ]
+    assert parts(serving) == [("clients", "supervisord")]
 
 
 def test_an_unfinished_rollout_past_its_deadline_although_somebody_looks(walking):
@@ -167,7 +202,24 @@ def test_an_endpoint_and_a_ledger_that_do_not_answer_are_told_not_raised(serving
     (told,) = [p["what"] for p in found["problems"] if p["part"] == "ledger"]
     assert "00000002.json" in told
     assert found["ledger"]["chain"] == "NOT readable"
+    assert found["endpoints"][1]["way_back"] == "not known: the ledger cannot be read"
     assert [served["weight"] for served in found["endpoints"][1]["versions"]] == [100]
+
+
+def test_a_ledger_that_was_longer_on_this_machine_is_told_until_somebody_wants_it_so(serving):
+    root, number = serving.place.store.root, serving.state.number
+    remember_head(serving.scratch, root, number)
+    remember_head(serving.scratch, root, number - 1)
+    assert look(serving)["healthy"]
+    remember_head(serving.scratch, root, number + 66)
+    found = look(serving)
+    (told,) = [p for p in found["problems"] if p["part"] == "ledger"]
+    assert told["what"] == (
+        f"it was at record {number + 66}, and is at {number}: records are gone"
+    )
+    assert told["do"].endswith(f"only if it is to be as it is: rm {head_path(serving.scratch)}")
+    head_path(serving.scratch).unlink()
+    assert look(serving)["healthy"]
 
 
 def test_the_time_of_the_last_look_is_kept_in_a_file_that_does_not_grow(world):
@@ -183,7 +235,8 @@ def test_the_time_of_the_last_look_is_kept_in_a_file_that_does_not_grow(world):
 
 
 def test_somebody_who_looks_is_no_problem_elsewhere_either(walking):
-    seen = status._look(walking.config, walking.place, walking.place.endpoint("production"))
+    production = walking.place.endpoint("production")
+    seen = status._look(walking.config, walking.place, walking.place.health(), production)
     elsewhere = type(seen)(
         name=seen.name, observed=seen.observed, silent="", last_look=None, driven_here=False
     )
@@ -207,6 +260,13 @@ class TestWayBack:
         assert found["healthy"]
         staging, production = found["endpoints"]
         assert (staging["rollback_to"], production["rollback_to"]) == (None, "v1")
+        assert production["way_back"] == "v1, signed, whole"
+
+    def test_one_that_cannot_be_is_told_with_the_endpoint(self, walked, capsys):
+        del walked.cloud.objects[walked.stored("v1")[0]]
+        assert walked.ask("status") == 1
+        told = "  way back        v1, NOT possible: see the problems below\n"
+        assert told in capsys.readouterr().out
 
     @pytest.mark.parametrize("name", ["weights", "MANIFEST", "SIGNATURE"])
     @pytest.mark.parametrize("harm", ["gone", "changed"])

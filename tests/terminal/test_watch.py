@@ -6,10 +6,11 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Running
 
 from flows import __main__ as terminal
-from flows.terminal.watch import lines, parsed
+from flows.terminal.watch import heading, lines, parsed
 from policy.errors import Unsupported
 
 RUN, ASK = uuid4(), httpx.Request("GET", "http://127.0.0.1:4200/api")
@@ -44,6 +45,13 @@ class Client:
 
 def read(*answers, patience_s=60.0):
     return [*lines(Client(*answers), RUN, every_s=0, patience_s=patience_s)]
+
+
+def test_the_run_s_name_and_page_come_first():
+    run = FlowRun(flow_id=RUN, name="brave-owl")
+    with temporary_settings({PREFECT_API_URL: Client.api_url}):
+        page = f"http://127.0.0.1:4200/runs/flow-run/{run.id}"
+        assert heading(run) == f"run brave-owl  {page}"
 
 
 def test_a_server_that_restarts_is_waited_for():

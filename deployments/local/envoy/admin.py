@@ -29,9 +29,15 @@ class Admin:
     def contents(self, kind: str) -> frozenset[str]:
         """The content marks of the active clusters or routes."""
         with self.understanding():
-            resources = self._clusters() if kind == "clusters" else self._routes()
-            marks = (r.get("metadata", {}).get("filter_metadata", {}) for r in resources)
+            marks = (
+                r.get("metadata", {}).get("filter_metadata", {}) for r in self.active_of(kind)
+            )
             return frozenset(mark.get(MARKS, {}).get("content", "") for mark in marks)
+
+    def active_of(self, kind: str) -> Sequence[dict[str, Any]]:
+        """The active clusters or routes themselves."""
+        with self.understanding():
+            return self._clusters() if kind == "clusters" else self._routes()
 
     def split(self) -> Split:
         """The split that is in force."""
@@ -69,11 +75,11 @@ class Admin:
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise self._silent(error) from error
 
-    def _clusters(self) -> Sequence[Mapping[str, Any]]:
+    def _clusters(self) -> Sequence[dict[str, Any]]:
         dump = self._get("/config_dump", {"resource": "dynamic_active_clusters"})
         return [entry["cluster"] for entry in dump.get("configs", [])]
 
-    def _routes(self) -> Sequence[Mapping[str, Any]]:
+    def _routes(self) -> Sequence[dict[str, Any]]:
         dump = self._get("/config_dump", {"resource": "dynamic_route_configs"})
         return [entry["route_config"] for entry in dump.get("configs", [])]
 

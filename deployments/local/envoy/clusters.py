@@ -17,13 +17,15 @@ from deployments.local.envoy.configuration import (
     typed,
 )
 
-_BUDGET = {
-    # Without a budget of its own the default breaker (3 retries at once) fails requests
-    # exactly when a server dies under load.
-    "thresholds": [
-        {"retry_budget": {"budget_percent": {"value": 50}, "min_retry_concurrency": 50}}
-    ]
-}
+# Without a budget of its own the default breaker (3 retries at once) fails requests exactly
+# when a server dies under load.
+_RETRIES = {"retry_budget": {"budget_percent": {"value": 50}, "min_retry_concurrency": 50}}
+_BUDGET = {"thresholds": [_RETRIES]}
+# Requests that name a version come with a priority of their own. However many somebody sends,
+# few are with its servers at once: the others would stand before those of the split.
+_PINS_MAX = 16
+_PINS = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), _PINS_MAX)
+_WITH_PINS = {"thresholds": [_RETRIES, {"priority": "HIGH", **_PINS}]}
 
 
 def clusters(servers: Sequence[Server], gone: Collection[str] = ()) -> Json:
@@ -64,7 +66,7 @@ def _cluster(server: Server) -> Json:
         },
         # Never send to a server that is known to be down because too many others are too.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
-        "circuit_breakers": _BUDGET,
+        "circuit_breakers": _WITH_PINS,
         "health_checks": [_health_check()],
         "outlier_detection": _outliers(),
     }

@@ -4,7 +4,7 @@ The configuration is made of values alone: listener.py, clusters.py and routes.p
 servers and a split into JSON and neither read nor write. The listener stands in the
 bootstrap and lasts; clusters (CDS) and routes (RDS) are files that Envoy watches.
 
-    listener  ->  x-arr-version: V   ->  cluster V              pinned: never counted
+    listener  ->  x-arr-version: V   ->  cluster V              operators; never counted
               ->  by weight          ->  cluster V/F = [V, F]   V, and F where V fails
                                      ->  cluster V/  = [V]      V without a fallback
               ->  copies             ->  cluster /V  = [V]      nobody hears its answers
@@ -44,7 +44,8 @@ class Doors:
     """Where one Envoy listens: clients at a port, who may do more at sockets of their own.
 
     Whoever can open a file of this user's is an operator: what is ours asks there, at the same
-    routes, without a token and without a limit.
+    routes, without a token and without a limit. At the port an operator needs a token, so where
+    none are asked for nobody names a version or reads /metrics there.
     """
 
     port: int

@@ -11,6 +11,10 @@ local function refusal(status, message, more)
   return { headers = headers, message = message }
 end
 
+local function needed(handle)
+  return handle:metadata():get("needs") or "client"
+end
+
 -- Tokens ------------------------------------------------------------------------------------
 
 -- Two Authorization headers come as one, with a comma that no token holds.
@@ -22,7 +26,7 @@ local function token_in(headers)
 end
 
 local function refused_by_token(handle)
-  local needs = handle:metadata():get("needs") or "client"
+  local needs = needed(handle)
   if needs == "nobody" then return nil end
   local token = token_in(handle:headers())
   local known = token and handle:virtualHost():metadata():get(sha256(token))
@@ -50,6 +54,14 @@ local function refused_as_page(handle)
                           "token is needed; to do: set serving.tokens")
   end
   return nil
+end
+
+-- Nobody comes through this door as an operator, for nobody could show that he is one.
+local function refused_as_stranger(handle)
+  if needed(handle) ~= "operator" then return nil end
+  return refusal("403", "only operators may ask for this; at the operators' door: " ..
+                        "curl --unix-socket .../sockets/" .. settings.operators ..
+                        " http://localhost" .. handle:headers():get(":path"))
 end
 
 -- Large requests ----------------------------------------------------------------------------
@@ -93,6 +105,9 @@ end
 
 local function refused_by_size(handle)
   local bytes = size_of(handle:headers())
+  if bytes > 0 and handle:metadata():get("body") == "none" then
+    return refusal("413", "this request has a body; expected none")
+  end
   if bytes <= settings.small_bytes_max then return nil end
   if bytes > settings.request_bytes_max then
     return refusal("413", "this request has " .. bytes .. " bytes; expected at most " ..
@@ -109,11 +124,29 @@ end
 
 -- The filter --------------------------------------------------------------------------------
 
+-- Nothing here reads a query, but for Envoy's administration: a stranger's would be work for it.
+local function without_query(headers)
+  local path = headers:get(":path") or ""  -- CONNECT has none
+  local bare = string.match(path, "^[^?]*")
+  if bare ~= path then headers:replace(":path", bare) end
+end
+
+-- What nobody serves is answered at its head: the router would wait for all of its body.
+local function refused_as_unknown(handle)
+  local says = handle:metadata():get("says")
+  return says and refusal("404", says)
+end
+
+local function refused_by_client(handle)
+  if settings.tokens then return refused_by_token(handle) end
+  return refused_as_page(handle) or refused_as_stranger(handle)
+end
+
 local function refused(handle)
-  local by_client = settings.tokens and refused_by_token(handle)
-  if not settings.tokens then by_client = refused_as_page(handle) end
+  without_query(handle:headers())
+  local by_client = refused_by_client(handle)
   handle:headers():remove("authorization")
-  return by_client or refused_by_size(handle)
+  return by_client or refused_as_unknown(handle) or refused_by_size(handle)
 end
 
 function envoy_on_request(handle)

@@ -4,6 +4,9 @@ Each route says in its metadata whom it needs, so no path is read twice; the hos
 holds the SHA-256 of each accepted token with its role and name. Both come with the routes,
 so tokens change without a restart, and no token stands in a file or in config_dump. What is
 asked for by name counts for the rate: the gate alone says who asks.
+
+An operator is who shows an operator's token. Where no tokens are asked for nobody is one at
+this door: naming a version and reading /metrics is then for the operators' door alone.
 """
 
 import json
@@ -31,10 +34,11 @@ _COLLECT_MS = 50
 _CLIENTS_MAX = 1000  # whose rate is known at the same time
 
 
-def gate(guard: Guard) -> Sequence[Json]:
-    """The filters of the clients' door that let in or refuse."""
+def gate(guard: Guard, operators: Path) -> Sequence[Json]:
+    """The filters of the clients' door that let in, or refuse: operators to their own door."""
     settings = {
         "tokens": guard.tokens,
+        "operators": operators.name,
         "token_bytes_max": _HEADER_BYTES_MAX,
         "coding_header": CODING_HEADER,
         "small_bytes_max": SMALL_BYTES_MAX,
@@ -52,9 +56,13 @@ def gate(guard: Guard) -> Sequence[Json]:
     return [{"name": _NAME, "typed_config": lua}, {"name": _LIMIT, "typed_config": limit}]
 
 
-def needs(whom: Needs) -> Json:
-    """The metadata of a route: whose token it asks for. One without asks for a client's."""
-    return {"metadata": {"filter_metadata": {_NAME: {"needs": whom}}}}
+def needs(whom: Needs, **more: str) -> Json:
+    """The metadata of a route: whose token it asks for. One without asks for a client's.
+
+    `body="none"`: a request with one is refused before it has come. `says`: the gate answers
+    with this and 404, without waiting for the rest.
+    """
+    return {"metadata": {"filter_metadata": {_NAME: {"needs": whom, **more}}}}
 
 
 def accepted(guard: Guard) -> Json:
@@ -66,22 +74,34 @@ def rate_limit(guard: Guard) -> Json:
     """What a route is limited by: so much for each client by name; for all if none has one."""
     if not guard.rate_per_s:
         return {}
-    bucket = {
-        "max_tokens": guard.rate_per_s,
-        "tokens_per_fill": guard.rate_per_s,
-        "fill_interval": "1s",
-    }
+    bucket = _bucket(guard.rate_per_s)
     who = {"key": MARKS, "path": [{"key": "client"}]}
     action = {"descriptor_key": "client", "metadata_key": who, "source": "DYNAMIC"}
+    each = {
+        "always_consume_default_token_bucket": False,
+        "rate_limits": [{"actions": [{"metadata": {**action, "skip_if_absent": True}}]}],
+        "descriptors": [{"entries": [{"key": "client"}], "token_bucket": bucket}],
+        "max_dynamic_descriptors": _CLIENTS_MAX,
+    }
+    return _limited(bucket, each)
+
+
+def fixed_limit(rate_per_s: int) -> Json:
+    """What a route for operators is limited by, all of them together."""
+    return _limited(_bucket(rate_per_s), {})
+
+
+def _bucket(rate_per_s: int) -> Json:
+    return {"max_tokens": rate_per_s, "tokens_per_fill": rate_per_s, "fill_interval": "1s"}
+
+
+def _limited(bucket: Json, each: Json) -> Json:
     whole = {"default_value": {"numerator": 100}}
     limit = {
         "@type": _LIMIT_TYPE,
         "stat_prefix": "endpoint",
         "token_bucket": bucket,
-        "always_consume_default_token_bucket": False,
-        "rate_limits": [{"actions": [{"metadata": {**action, "skip_if_absent": True}}]}],
-        "descriptors": [{"entries": [{"key": "client"}], "token_bucket": bucket}],
-        "max_dynamic_descriptors": _CLIENTS_MAX,
+        **each,
         "response_headers_to_add": [{"header": {"key": "retry-after", "value": "1"}}],
         "filter_enabled": whole,
         "filter_enforced": whole,

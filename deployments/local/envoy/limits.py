@@ -1,8 +1,9 @@
 """What strangers may take of Envoy: connections, time, memory.
 
 A connection costs 8 to 20 KB, a small request what it has, and of large ones gate.lua admits so
-many bytes at once. Whoever is slow is closed: within 5 s with its headers, within
-`serving.request_s_max` with its request, sooner the nearer the connections are to their limit.
+many bytes at once. Whoever is slow is closed: within 2 s with its headers, within
+`serving.request_s_max` with its request; who says nothing, sends nothing or takes no answer,
+within seconds when the connections are near their limit.
 The operators' door is under none of these limits, so a rollback gets in when nobody does.
 """
 
@@ -14,9 +15,10 @@ from deployments.local.envoy.configuration import (
     Json,
 )
 
-_HEADERS_S, _HEADERS_KB, _HEADERS_MAX = 5, 16, 64
+_HEADERS_S, _HEADERS_KB, _HEADERS_MAX = 2, 16, 64
 _ANSWER_S = 10  # for the client to take its answer
 _IDLE_S, _IDLE_FEW_S = 60, 1  # a connection between requests; when there are too many
+_STREAM_FEW_S = 3  # a request or answer in which nothing moves, when there are too many
 _BASE_BYTES = 128 * 2**20  # Envoy with its configuration and statistics
 _CONNECTION_BYTES = 64 * 2**10
 
@@ -55,9 +57,18 @@ def overload_manager(guard: Guard) -> Json:
         + 2 * guard.unfinished_bytes_max
         + guard.connections_max * (SMALL_BYTES_MAX + _CONNECTION_BYTES)
     )
-    idle = {"timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": f"{_IDLE_FEW_S}s"}
+    # All that Envoy can shorten and that we use: not the time for headers, nor that for a
+    # whole request.
+    shorter = [
+        {"timer": f"HTTP_DOWNSTREAM_{which}", "min_timeout": f"{few_s}s"}
+        for which, few_s in (
+            ("CONNECTION_IDLE", _IDLE_FEW_S),
+            ("STREAM_IDLE", _STREAM_FEW_S),
+            ("STREAM_FLUSH", _STREAM_FEW_S),
+        )
+    ]
     scaling = f"{TYPES}.config.overload.v3.ScaleTimersOverloadActionConfig"
-    sooner = {"@type": scaling, "timer_scale_factors": [idle]}
+    sooner = {"@type": scaling, "timer_scale_factors": shorter}
     return {
         "refresh_interval": "0.1s",
         "resource_monitors": [

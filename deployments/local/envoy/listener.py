@@ -34,7 +34,7 @@ def bootstrap(endpoint: str, doors: Doors, xds: Path, guard: Guard) -> Json:
         "dynamic_resources": {"cds_config": _watched(xds, "clusters.json")},
         "static_resources": {
             "listeners": [
-                _clients_door(endpoint, doors.port, xds, guard),
+                _clients_door(endpoint, doors, xds, guard),
                 _operators_door(endpoint, doors.operators, xds, guard),
             ],
             "clusters": [_admin(doors.admin)],
@@ -45,10 +45,11 @@ def bootstrap(endpoint: str, doors: Doors, xds: Path, guard: Guard) -> Json:
     }
 
 
-def _clients_door(endpoint: str, port: int, xds: Path, guard: Guard) -> Json:
+def _clients_door(endpoint: str, doors: Doors, xds: Path, guard: Guard) -> Json:
     """Where everybody asks: whoever has no token or asks too much gets no further."""
-    manager = {**_manager(endpoint, xds, guard, gate(guard)), **patience(guard)}
-    return _listener(endpoint, address(port), manager)
+    before = gate(guard, doors.operators)
+    manager = {**_manager(endpoint, xds, guard, before), **patience(guard)}
+    return _listener(endpoint, address(doors.port), manager)
 
 
 def _operators_door(endpoint: str, socket: Path, xds: Path, guard: Guard) -> Json:
@@ -120,12 +121,18 @@ def _listener(name: str, where: Json, manager: Json) -> Json:
 
 
 def _admin(socket: Path) -> Json:
-    """Envoy's own administration as a cluster, from which /metrics is answered."""
+    """Envoy's own administration as a cluster, from which /metrics is answered.
+
+    It works in the thread that takes new routes and looks after the servers' health, so it
+    is asked one thing at a time, whoever asks: one more may wait, others get 503.
+    """
+    few = {"max_connections": 1, "max_pending_requests": 1, "max_requests": 2}
     host = {"endpoint": {"address": own_socket(socket)}}
     return {
         "name": ADMIN_CLUSTER,
         "type": "STATIC",
         "connect_timeout": "1s",
+        "circuit_breakers": {"thresholds": [few]},
         "load_assignment": {
             "cluster_name": ADMIN_CLUSTER,
             "endpoints": [{"lb_endpoints": [host]}],

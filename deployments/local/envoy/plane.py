@@ -15,6 +15,7 @@ from deployments.local.supervisor.programs import tail
 from policy.errors import EndpointError, EndpointSilent
 
 _PATIENCE_S = (1, 2, 3, 4)  # between writes of a file that Envoy may not have noticed
+_SETTLED_S = 15  # an order that is under way is through by then
 
 
 class DataPlane:
@@ -29,11 +30,33 @@ class DataPlane:
 
     def written(self, kind: str) -> Mapping[str, Any]:
         """`clusters` or `routes` as Envoy's file has them. Raises EndpointSilent if gone."""
-        return json.loads(self._text(kind))
+        try:
+            return json.loads(self._text(kind))
+        except ValueError as error:
+            raise self._lost(kind, "is damaged") from error
 
     def age_s(self, kind: str) -> float:
-        """Seconds since `clusters` or `routes` were last written."""
-        return time.time() - (self._xds / f"{kind}.json").stat().st_mtime
+        """Seconds since `clusters` or `routes` were last written; EndpointSilent if gone."""
+        try:
+            return time.time() - (self._xds / f"{kind}.json").stat().st_mtime
+        except FileNotFoundError as error:
+            raise self._lost(kind, "is gone") from error
+
+    def unwritten(self) -> str:
+        """What Envoy has and its files have not: it would be lost with Envoy. "" if nothing.
+
+        Raises EndpointSilent if Envoy does not answer.
+        """
+        for kind in ("clusters", "routes"):
+            in_force = self._admin.contents(kind)
+            try:
+                written = _marks(self.written(kind))
+                settled = self.age_s(kind) > _SETTLED_S
+            except EndpointSilent as error:
+                return str(error)
+            if written != in_force and settled:
+                return str(self._lost(kind, "is not what Envoy has"))
+        return ""
 
     def write(self, kind: str, discovery: Mapping[str, Any]) -> None:
         """Replace `clusters` or `routes` and return once Envoy has that very content.
@@ -46,7 +69,7 @@ class DataPlane:
             EndpointError: if Envoy refuses the content.
         """
         text, before = json.dumps(discovery, indent=1), self._text(kind)
-        wanted = frozenset(map(envoy.fingerprint, discovery["resources"]))
+        wanted = _marks(discovery)
 
         def arrived() -> bool:
             return self._admin.contents(kind) == wanted
@@ -60,10 +83,21 @@ class DataPlane:
             if _until(arrived, patience_s):
                 return
             if self._admin.refusals() > refused_before:
-                self._write(path, before)
+                self._take_back(kind, before)
                 raise self._refused(kind)
-        self._write(path, before)
+        self._take_back(kind, before)
         raise self._late(kind)
+
+    def _take_back(self, kind: str, before: str) -> None:
+        """Write what is in force: as it stood in the file, if that is what stood there."""
+        try:
+            as_it_was = _marks(json.loads(before)) == self._admin.contents(kind)
+        except ValueError:
+            as_it_was = False
+        text = before
+        if not as_it_was:
+            text = json.dumps(envoy.discovery([*self._admin.active_of(kind)]), indent=1)
+        self._write(self._xds / f"{kind}.json", text)
 
     def _write(self, path: Path, text: str) -> None:
         spare = self._xds.parent / SPARE
@@ -79,11 +113,14 @@ class DataPlane:
         try:
             return path.read_text()
         except FileNotFoundError as error:
-            raise EndpointSilent(
-                f"endpoint {self._endpoint}: {path} is gone",
-                holds="Envoy goes on with what it has",
-                do="make up",
-            ) from error
+            raise self._lost(kind, "is gone") from error
+
+    def _lost(self, kind: str, how: str) -> EndpointSilent:
+        return EndpointSilent(
+            f"endpoint {self._endpoint}: {self._xds / f'{kind}.json'} {how}",
+            holds="Envoy goes on with what it has, but would not come back with it",
+            do="make up",
+        )
 
     def _refused(self, kind: str) -> EndpointError:
         return EndpointError(
@@ -100,6 +137,10 @@ class DataPlane:
             holds="the split is as it was",
             do=f"read {self._log}",
         )
+
+
+def _marks(discovery: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(map(envoy.fingerprint, discovery["resources"]))
 
 
 def _until(condition: Callable[[], bool], limit_s: float) -> bool:

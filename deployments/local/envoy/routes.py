@@ -20,9 +20,12 @@ from deployments.local.envoy.configuration import (
     mirror_name,
     typed,
 )
-from deployments.local.envoy.gate import Needs, accepted, needs, rate_limit
+from deployments.local.envoy.gate import Needs, accepted, fixed_limit, needs, rate_limit
 
 _ANSWER_TIMEOUT_S = 6  # from the end of a request; the histogram of times ends at 10 s
+_METRICS_TIMEOUT_S = 5  # one that does not read what it asked for keeps others waiting
+_METRICS_PER_S = 1
+_PINS_PER_S = 16  # at the clients' door, for each version and route
 
 
 def routes(endpoint: str, servers: Sequence[Server], split: Split, guard: Guard) -> Json:
@@ -86,7 +89,11 @@ def _mirror_of(action: Mapping[str, Any]) -> Mapping[str, int]:
 def _pinned(version: str, guard: Guard) -> Sequence[Json]:
     # A priority of its own: clients cannot use up what may wait for its servers.
     action = {"cluster": version, "timeout": f"{REQUEST_TIMEOUT_S}s", "priority": "HIGH"}
-    return _both(action, guard, pinned_to=version)
+    rate_per_s = min(_PINS_PER_S, guard.rate_per_s or _PINS_PER_S)
+    return [
+        {**route, **fixed_limit(rate_per_s)}
+        for route in _both(action, guard, pinned_to=version)
+    ]
 
 
 def _weighted(split: Split, guard: Guard) -> Sequence[Json]:
@@ -173,7 +180,8 @@ def _matching(path: str, method: str, pinned_to: str | None = None) -> Json:
     elif pinned_to == "":
         headers.append({"name": PIN_HEADER, "present_match": True})
     whom: Needs = "operator" if pinned_to is not None else _WHOM[path]
-    return {"match": {"path": path, "headers": headers}, **needs(whom)}
+    body = {} if method == "POST" else {"body": "none"}
+    return {"match": {"path": path, "headers": headers}, **needs(whom, **body)}
 
 
 _OURS = ("authorization", "proxy-authorization", "cookie", CODING_HEADER)
@@ -185,9 +193,16 @@ _WHOM: Mapping[str, Needs] = {
 }
 _METRICS = {
     **_matching(METRICS_ROUTE, "GET"),
-    "route": {"cluster": ADMIN_CLUSTER, "prefix_rewrite": "/stats/prometheus"},
+    **fixed_limit(_METRICS_PER_S),
+    "route": {
+        "cluster": ADMIN_CLUSTER,
+        "prefix_rewrite": "/stats/prometheus",
+        "timeout": f"{_METRICS_TIMEOUT_S}s",
+    },
 }
+_SERVED = f"only POST {PREDICT_ROUTE} and GET {HEALTH_ROUTE} are served here"
 _NOTHING_ELSE = {
     "match": {"prefix": "/"},
-    **_saying(f"only POST {PREDICT_ROUTE} and GET {HEALTH_ROUTE} are served here", 404),
+    **needs("client", says=_SERVED),
+    **_saying(_SERVED, 404),
 }

@@ -15,7 +15,7 @@ from deployments.local.supervisor import launch
 from deployments.releases.keys import VARIABLE
 from policy.errors import ConfigError
 
-_OPEN_FILES = 10_000  # macOS allows few more
+_OPEN_FILES = 10_240  # macOS allows no more
 _LAUNCHER_S = 3  # for it to see that what it watched has been killed
 
 

@@ -45,11 +45,12 @@ class Kills:
 
     def _may_die(self, process: psutil.Process) -> bool:
         """One of two servers at a time: that both may be dead at once, nobody promises."""
-        version = _environment(process).get("ARR_COC_VERSION", "")
+        environment = _environment(process)
+        version, socket = (environment.get(f"ARR_COC_{n}", "") for n in ("VERSION", "SOCKET"))
         if not version or "-m model.serve" not in " ".join(process.cmdline()):
             return True
         servers = [p for p in self._world.servers(version) if _age_s(p) > WHOLE_AFTER_S]
-        return len(servers) > 1 or "production" not in _environment(process)["ARR_COC_SOCKET"]
+        return len(servers) > 1 or "production" not in socket
 
     def _end(self, victims: Sequence[psutil.Process]) -> str:
         """Kill them, and say so to whom it concerns."""
