@@ -23,9 +23,10 @@ from functools import partial
 from pathlib import Path
 
 import httpx
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from deployments import Place, connect, ledger
+from deployments.ledger_head import remember_head
 from deployments.local import endpoints_of
 from deployments.local.endpoint import EnvoyEndpoint
 from deployments.local.servers import local_of
@@ -34,6 +35,7 @@ from deployments.local.stack.orchestrator import worker_pid
 from deployments.local.stack.runs import DeadRuns, Server
 from deployments.local.stack.upkeep import keep_up
 from deployments.metrics.exporter import Metrics
+from deployments.metrics.server import MetricsServer
 from policy.config import Config, load_config
 from policy.errors import ArrCocError
 from policy.ledger import Ledger
@@ -76,7 +78,7 @@ def serve_metrics(config: Config, place: Place) -> None:
     """Answer Prometheus from now on, in threads of their own."""
     registry = CollectorRegistry()
     registry.register(Metrics(place))
-    start_http_server(local_of(config).metrics_port, addr="127.0.0.1", registry=registry)
+    MetricsServer(local_of(config).metrics_port, registry)
 
 
 def keep_driving(config: Config, place: Place, endpoint: str, stop: threading.Event) -> None:
@@ -131,6 +133,7 @@ class Rounds:
         except ArrCocError:
             self._state = Ledger()  # it may be mended: read from the start then
             raise
+        remember_head(self._place.scratch, self._place.store.root, self._state.number)
         return ()
 
     def _part(self, name: str, part: Callable[[], Sequence[str]]) -> None:

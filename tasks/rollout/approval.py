@@ -101,7 +101,11 @@ class ApprovalForm:
         client.set_flow_run_state(self._run, asked)
         if self._state_is(client, "PAUSED"):
             self._keys = {**keys}
-            logger().info("waiting for approval: the form is on this run's page")
+            logger().info(
+                "waiting for approval until %s UTC: the form is on this run's page; or: %s",
+                f"{self._until - _GRACE:%Y-%m-%d %H:%M:%S}",
+                approve_command(rollout, self._file),
+            )
 
     def _take(self, client: SyncPrefectClient) -> None:
         """Write the form's answer into the ledger, once there is one.

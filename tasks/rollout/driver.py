@@ -71,11 +71,12 @@ class Driver:
 
     def look(self, state: Ledger) -> tuple[Ledger, float]:
         """One look, if nobody else on this machine looks; the state and the pause after it."""
-        if not self._lead.take():
+        current = state.endpoint(self._endpoint.name).unfinished
+        look_s = IDLE_S if current is None else current.plan.look_s
+        if not self._lead.take(look_s):
             self._stop_replay()
             self._moments.forget()
-            current = state.endpoint(self._endpoint.name).unfinished
-            return state, IDLE_S if current is None else min(IDLE_S, current.plan.look_s)
+            return state, min(IDLE_S, look_s)
         name, known = self._endpoint.name, state.number
         state = self._append(lambda now: start_next(now, self._place, name), state)
         rollout = state.endpoint(name).rollout
@@ -203,6 +204,8 @@ class Driver:
                 return
         elif not wanted.weights:
             return  # what serves is not known, so nobody says that it may stop
+        if not self._lead.is_ours():
+            return  # it hung since it decided, and what it wants is out of date
         try:
             self._endpoint.apply(wanted)
         except EndpointSilent as error:

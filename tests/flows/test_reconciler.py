@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from deployments.ledger_head import last_seen
 from tasks.reconciler import TELL_AFTER_S, Rounds, keep_driving
 from tests.local.fixtures import free_row
 
@@ -65,6 +66,18 @@ def test_a_ledger_that_was_mended_is_read_again(world, rounds, caplog):
     world.place.clock.sleep(TELL_AFTER_S + 1)
     rounds.once()
     assert told(world)
+
+
+def test_what_the_reconciler_has_seen_of_the_ledger_is_kept_for_those_who_look(world, rounds):
+    world.serve(GOOD)
+    rounds.once()
+    number, root = world.ledger.number, world.place.store.root
+    assert last_seen(world.place.scratch, root) == number > 1
+    assert last_seen(world.place.scratch, "another store") == 0
+    (world.root / f"ledger/{number:08d}.json").unlink()
+    rounds.once()  # who has read more refuses this ledger
+    rounds.once()  # who has not, reads it
+    assert last_seen(world.place.scratch, root) == number
 
 
 class Faulty:
