@@ -52,7 +52,7 @@ def main() -> int:
     elif asked.command == "down":
         stack.down(config, console.say)
     elif asked.command == "clean":
-        stack.down(config, console.say)
+        stack.stop(config, console.say)
         stack.clean(config, console.say)
     elif asked.command == "login":
         console.say(read_login(config))

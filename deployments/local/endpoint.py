@@ -13,7 +13,7 @@ from dataclasses import replace
 import httpx
 
 from deployments import Capability, Desired, Json, Observed, Release, Reply, Server, Store
-from deployments.files import exclusive
+from deployments.files import exclusive, is_full
 from deployments.local import loopback
 from deployments.local.envoy import configuration as envoy
 from deployments.local.envoy.admin import Admin
@@ -82,6 +82,23 @@ class EnvoyEndpoint:
         doors = {self.url: self._doors.port, str(self._doors.operators): self._doors.operators}
         return [name for name, door in doors.items() if not loopback.listens(door)]
 
+    def unwritten(self) -> str:
+        """What Envoy has in force and would not come back with. Raises EndpointSilent."""
+        return self._plane.unwritten()
+
+    def cut_off(self) -> Sequence[str]:
+        """The server processes that run and cannot be reached anew. Raises EndpointSilent."""
+        found = self._models.cut_off(self._models.present())
+        return [f"{process.program} {process.process}" for process in found]
+
+    def renew(self) -> bool:
+        """Restart servers that are cut off, one by one; whether some are left for later.
+
+        Raises EndpointSilent.
+        """
+        with self._exclusive():
+            return self._models.renew(self._models.present())
+
     def apply(self, desired: Desired) -> None:
         require_possible(self.name, desired)
         try:
@@ -90,7 +107,7 @@ class EnvoyEndpoint:
             raise EndpointSilent(
                 f"endpoint {self.name}: nothing can be written: {error}",
                 holds="what serves goes on serving",
-                do="free some disk space",
+                do="free some disk space" if is_full(error) else "make up",
             ) from error
 
     def _apply(self, desired: Desired) -> None:
@@ -159,6 +176,7 @@ class EnvoyEndpoint:
         for server in servers:
             if server.version in gave_up:
                 self._models.mend(server)
+        self._models.renew(servers)
 
     def _replaced(
         self, servers: Sequence[envoy.Server], desired: Desired, split: Split

@@ -61,8 +61,32 @@ def listens(where: int | Path) -> bool:
 
 def answers(port: int, path: str) -> bool:
     """Whether a GET of `path` is answered with 200."""
-    with client(port) as asking:
+    return _answers(client(port), path)
+
+
+def answers_at(socket: Path, path: str) -> bool:
+    """As `answers`, of the server at a unix socket."""
+    return _answers(client_at(socket), path)
+
+
+def _answers(client: httpx.Client, path: str) -> bool:
+    with client as asking:
         try:
             return asking.get(path).status_code == 200
         except httpx.TransportError:
             return False
+
+
+def reacts(port: int, path: str, wait_s: float = TIMEOUT_S) -> bool:
+    """Whether a GET of `path` is answered in this time, or refused by closing the connection.
+
+    A process that was stopped or hangs does neither.
+    """
+    with client(port) as asking:
+        try:
+            asking.get(path, timeout=wait_s)
+        except (httpx.TimeoutException, httpx.ConnectError):
+            return False
+        except httpx.TransportError:
+            return True
+    return True

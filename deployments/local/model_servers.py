@@ -12,6 +12,7 @@ from pathlib import Path
 
 from deployments import Release, Store
 from deployments.files import write_whole
+from deployments.local import loopback
 from deployments.local.envoy.configuration import HEALTH_ROUTE, PREDICT_ROUTE, Server
 from deployments.local.layout import layout_of
 from deployments.local.servers import local_of, program_name, servers_of
@@ -29,6 +30,8 @@ from policy.errors import (
 )
 
 _LAST_WORDS = 6  # lines of a server's log
+_LOADS_S = 60  # a process younger than this may still be on its way to its socket
+_FOUND_S = 3  # Envoy looks several times a second for one that is away
 
 
 class ModelServers:
@@ -74,6 +77,52 @@ class ModelServers:
                 self.start(Release(server.version, server.digest))
                 if server.version not in self.refused():
                     self._supervisor.start_program(program_name(self._endpoint, server.version))
+
+    def cut_off(self, servers: Sequence[Server]) -> Sequence[Process]:
+        """The processes that run but whose sockets were deleted: nobody new reaches them.
+
+        Raises EndpointSilent.
+        """
+        found = [s for s in servers if not all(Path(path).exists() for path in s.sockets)]
+        with self._blaming_nobody():
+            own = [pair for server in found for pair in self._processes(server).items()]
+        return [p for path, p in own if _lives_long(p) and not path.exists()]
+
+    def renew(self, servers: Sequence[Server]) -> bool:
+        """Restart what is cut off, of each version one process at a time.
+
+        Returns:
+            Whether some are left for a later call, when the first has its socket again.
+        """
+        with self._blaming_nobody():
+            self._layout.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+            left = [self._renew(server) for server in servers]  # each has its turn
+            return any(left)
+
+    def _renew(self, server: Server) -> bool:
+        lost = self.cut_off([server])
+        if not lost:
+            return False
+        own = self._processes(server)
+        if any(process.gave_up for process in own.values()):
+            return False  # it cannot be started again, perhaps
+        # Who is cut off may still answer over connections that are open: it is not stopped
+        # before the one that was started anew takes its place.
+        others = ((process, path) for path, process in own.items() if process not in lost)
+        if any(_begins(process, path) for process, path in others):
+            return True
+        try:
+            self._fetch(Release(server.version, server.digest))
+        except ReleaseError:
+            return False
+        self._supervisor.restart_process(lost[0])
+        return len(lost) > 1
+
+    def _processes(self, server: Server) -> Mapping[Path, Process]:
+        """A server's processes by their sockets."""
+        name = program_name(self._endpoint, server.version)
+        own = (p for p in self._supervisor.processes() if p.program == name)
+        return {Path(server.sockets[int(p.process)]): p for p in own}
 
     def remove(self, server: Server) -> None:
         """Stop its processes and forget it."""
@@ -161,6 +210,17 @@ class ModelServers:
                 holds="what serves goes on",
                 do="mend that; the order is given again until it is carried out",
             ) from error
+
+
+def _lives_long(process: Process) -> bool:
+    return process.alive and process.uptime_s >= _LOADS_S
+
+
+def _begins(process: Process, socket: Path) -> bool:
+    """Whether it has been started lately, and Envoy may not have found it ready yet."""
+    if not process.alive or _lives_long(process):
+        return False
+    return process.uptime_s < _FOUND_S or not loopback.answers_at(socket, HEALTH_ROUTE)
 
 
 def _last_words(process: Process) -> str:

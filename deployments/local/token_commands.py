@@ -40,7 +40,7 @@ def run(asked: argparse.Namespace, config: Config) -> None:
     else:
         tokens.remove(path, asked.name)
         _tell(config)
-        console.complain(f"the token of {asked.name} is accepted no longer")
+        console.complain(f"{asked.name}'s token is no longer accepted")
 
 
 def _file(config: Config) -> Path:

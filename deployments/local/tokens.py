@@ -58,7 +58,7 @@ def add(path: Path, name: str, role: Role) -> str:
             raise ConfigError(
                 f"{path} has a token named {name}",
                 expected="another name",
-                holds="that one goes on",
+                holds="that one stays valid",
                 do=f"choose another name, or remove {name} first",
             )
         secret = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)

@@ -106,32 +106,42 @@ def _up(config: Config, layout: Layout, say: Say, file: Path, deployments: bool)
     wait_for_models(config, say)
 
 
-def down(config: Config, say: Say) -> None:
-    """Stop all that `up` and the endpoints started; the data stays. Safe to repeat."""
+def stop(config: Config, say: Say) -> None:
+    """Stop all that `up` and the endpoints started. Safe to repeat."""
     layout = layout_of(config)
     with turn(layout, say):
         say("stopping …")
         Supervisor(layout).shutdown()
+
+
+def down(config: Config, say: Say) -> None:
+    """Stop the stack, as `stop` does, and say that the data stays."""
+    stop(config, say)
     say("stopped; the data stays in " + config.root)
 
 
 def clean(config: Config, say: Say) -> None:
-    """Delete all that this configuration kept on this machine; call it after `down`.
+    """Delete all that this configuration kept on this machine; call it after `stop`.
 
     Raises ConfigError if `root` is no folder that a ledger lies in.
     """
-    if "://" not in config.root:
+    here = "://" not in config.root
+    if here:
         root = Path(config.root).resolve()
         if root.exists() and not (root / "ledger").is_dir() and any(root.iterdir()):
             raise ConfigError(
                 f"root (={config.root}) is {root}, in which no ledger lies",
                 expected="a folder that this project made",
-                holds="nothing was deleted",
+                holds="the stack is stopped and nothing was deleted",
                 do="delete it by hand, if that is what you want",
             )
         shutil.rmtree(root, ignore_errors=True)
     shutil.rmtree(layout_of(config).scratch, ignore_errors=True)
-    say(f"deleted {config.root} and {config.scratch}, as far as they are on this machine")
+    if here:
+        lay = "the ledger, the releases and the signing key"
+        say(f"stopped, and deleted {config.root} and {config.scratch}: {lay} in them are gone")
+    else:
+        say(f"stopped, and deleted {config.scratch}; what lies in {config.root} stays")
 
 
 def start_programs(config: Config, wanted: Sequence[Program]) -> None:

@@ -1,7 +1,10 @@
 """Waiting until what was started serves what the ledger says."""
 
+import os
+import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 
 from deployments import ledger
@@ -9,7 +12,7 @@ from deployments.local import endpoints_of, loopback
 from deployments.local.endpoint import EnvoyEndpoint
 from deployments.local.envoy.admin import Admin
 from deployments.local.envoy.program import program_of
-from deployments.local.layout import layout_of
+from deployments.local.layout import Layout, layout_of
 from deployments.local.servers import local_of
 from deployments.local.stack.waiting import Say, wait_for
 from deployments.local.supervisor.programs import Supervisor
@@ -20,6 +23,9 @@ from policy.rollout.record import desired_weights, finished
 
 RECONCILER = "reconciler"
 _FAILS_S = 30
+_STARTS_S = 30.0  # a reconciler that has run for longer has begun to answer
+_HANGS_S = 15.0
+_LISTENS_S = 10  # an Envoy that is younger may not have made its sockets yet
 _BUSY_S = 60  # a call at an endpoint may start a server and write its routes several times
 _MODELS_S = 180  # a server that loads on a busy machine, after another has made room
 
@@ -27,11 +33,19 @@ _MODELS_S = 180  # a server that loads on a busy machine, after another has made
 def wait_for_endpoints(config: Config, say: Say) -> None:
     """Return once every Envoy serves. Raises EndpointError with the tail of its log.
 
-    One that lives but does not listen where it should is started anew: it serves nobody.
+    One that lives but does not listen where it should is started anew: it serves nobody, or
+    cannot be asked what it serves. Servers whose sockets were deleted are started anew first:
+    a new Envoy would not find them.
     """
     layout, supervisor = layout_of(config), Supervisor(layout_of(config))
     for name, endpoint in endpoints_of(config).items():
         admin, program = Admin(name, layout.admin_socket(name)), program_of(name)
+        if endpoint.cut_off():
+            say(f"endpoint {name}: servers whose sockets were deleted start anew, one by one")
+            log = layout.logs / "supervisord.log"
+            renewed = partial(_renewed, endpoint)
+            wait_for(f"rest of {name}'s servers", renewed, _MODELS_S, log, say)
+        _renew_sockets(layout, name, supervisor, say)
         wait = partial(
             wait_for, f"endpoint {name}", limit_s=20, log=layout.logs / f"{program}.log",
             say=say, hopeless=partial(supervisor.given_up, program),
@@ -45,12 +59,64 @@ def wait_for_endpoints(config: Config, say: Say) -> None:
             wait(lambda endpoint=endpoint, admin=admin: admin.ready() and not endpoint.closed())
 
 
+def _renewed(endpoint: EnvoyEndpoint) -> bool:
+    try:
+        return not endpoint.renew()
+    except EndpointSilent:
+        return False  # the reconciler has the endpoint, and does the same
+
+
+def _renew_sockets(layout: Layout, name: str, supervisor: Supervisor, say: Say) -> None:
+    """Start an Envoy anew whose sockets were deleted: it never makes them again by itself."""
+    sockets = layout.admin_socket(name), layout.operators_socket(name)
+    program = program_of(name)
+
+    while not all(path.exists() for path in sockets):
+        [process] = [p for p in supervisor.processes() if p.program == program]
+        if not process.alive:
+            return  # those who wait for it tell why
+        if process.uptime_s >= _LISTENS_S:
+            say(f"endpoint {name}: the sockets of its Envoy are gone: it starts anew")
+            supervisor.restart_program(program)
+            return
+        time.sleep(0.1)
+
+
 def wait_for_reconciler(config: Config, say: Say) -> None:
-    """Return once a scrape is answered. Raises EndpointError with the tail of the log."""
-    answered = partial(loopback.answers, local_of(config).metrics_port, "/metrics")
-    layout = layout_of(config)
-    log, hopeless = layout.logs / f"{RECONCILER}.log", Supervisor(layout).given_up
-    wait_for(RECONCILER, answered, 60, log, say, partial(hopeless, RECONCILER))
+    """Return once a scrape is answered. Raises EndpointError with the tail of the log.
+
+    One that hangs is killed, for it would not hear anybody asking; supervisord starts another.
+    """
+    layout, supervisor = layout_of(config), Supervisor(layout_of(config))
+    port, started, killed = local_of(config).metrics_port, time.monotonic(), False
+
+    def answers() -> bool:
+        nonlocal killed
+        if loopback.answers(port, "/metrics"):
+            return True
+        waited_s = time.monotonic() - started
+        if waited_s > _HANGS_S and not killed and not loopback.reacts(port, "/metrics"):
+            killed = _killed(supervisor, say)
+        return False
+
+    log, hopeless = layout.logs / f"{RECONCILER}.log", partial(supervisor.given_up, RECONCILER)
+    wait_for(RECONCILER, answers, 60, log, say, hopeless)
+
+
+def _killed(supervisor: Supervisor, say: Say) -> bool:
+    """Kill the reconciler, unless it may still be starting or supervisord is on it already."""
+    running = [
+        process
+        for process in supervisor.processes()
+        if process.program == RECONCILER
+        and process.state == "RUNNING"
+        and process.uptime_s > _STARTS_S
+    ]
+    for process in running:
+        say(f"{RECONCILER} (pid {process.pid}) hangs: it is killed and starts anew")
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    return bool(running)
 
 
 def wait_for_models(config: Config, say: Say) -> None:

@@ -127,6 +127,13 @@ class Supervisor:
             self._calls.stopProcessGroup(name)
             self._calls.startProcessGroup(name, False)
 
+    def restart_process(self, process: Process) -> None:
+        """Stop one process of a program, waiting for its end, and start it again."""
+        with self._writing():
+            name = f"{process.program}:{process.process}"
+            self._calls.stopProcess(name)
+            self._calls.startProcess(name, False)
+
     def remove(self, name: str) -> None:
         """Stop a program with its process groups and forget it; nothing if it is gone."""
         with self._writing():
