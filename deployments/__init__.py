@@ -209,7 +209,7 @@ class Endpoint(Protocol):
     ) -> Reply:
         """Ask `version`, whatever its weight, or with None whichever the weights choose.
 
-        Asking for a version by name is no traffic: telemetry does not count it. Raises
+        Asking for a version by name is not traffic: telemetry does not count it. Raises
         Unsupported for a name where the endpoint cannot pin.
         """
         ...

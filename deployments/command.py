@@ -85,7 +85,7 @@ def _require_nothing_serves(place: Place, request: Request) -> None:
             "to it",
             expected="the ledger in which that was promoted",
             holds="nothing was written and what serves goes on",
-            do=f"bring {place.store.root}/ledger back from a copy of the store; make status "
+            do=f"restore {place.store.root}/ledger from a copy of the store; make status "
             "tells what is missing",
         )
 

@@ -1,6 +1,6 @@
 """What commands in a terminal share: printing, ending, and the arguments that they are given.
 
-A reader that leaves early (`make status | head`) is no error: what it does not read goes
+A reader that leaves early (`make status | head`) is not an error: what it does not read goes
 nowhere, and the exit code is the command's own.
 """
 

@@ -196,7 +196,7 @@ def open_plain(path: Path) -> BufferedReader:
     if not stat.S_ISREG(mode):
         os.close(number)
         kind = IsADirectoryError if stat.S_ISDIR(mode) else OSError
-        raise kind(f"{path} is no plain file")
+        raise kind(f"{path} is not a plain file")
     return os.fdopen(number, "rb")
 
 

@@ -152,7 +152,7 @@ def _order(store: DiskStore | BucketStore, text: str) -> Order:
         return Order.model_validate_json(text)
     except ValidationError as error:
         raise ConfigError(
-            f"--job is no order: {error}", expected="what Order.encode() made"
+            f"--job is not an order: {error}", expected="what Order.encode() made"
         ) from error
 
 

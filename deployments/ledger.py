@@ -6,7 +6,7 @@
 A snapshot saves the reading of old records, never decides: it is believed only if a record of
 the chain names its SHA-256. Records are the truth, and `audit` folds all of them. One that is
 newer than the last record says that records are gone: nothing is read, and nothing written,
-until somebody has looked. Other names in the folder are no records; see ledger_repair.py.
+until somebody has looked. Other names in the folder are not records; see ledger_repair.py.
 """
 
 import hashlib
@@ -182,7 +182,7 @@ def _require_no_newer(store: Store, snapshots: Sequence[str], state: Ledger) -> 
             f"snapshot that was made after record {newest}",
             expected="every record that was ever written",
             holds="nothing was written and traffic is as it was",
-            do=f"bring {store.root}/ledger back from a copy of the store; only if the older "
+            do=f"restore {store.root}/ledger from a copy of the store; only if the older "
             f"ledger is what you want: mv {store.root}/{_FOLDER} {store.root}/{_FOLDER}-aside",
         )
 
@@ -266,7 +266,7 @@ def _require_head(store: Store, known: Ledger) -> None:
             f"record {known.number} of the ledger is gone or was changed",
             expected="everything that was read before",
             holds="nothing was written",
-            do="bring the missing records back from a copy of the store",
+            do="restore the missing records from a copy of the store",
         )
 
 

@@ -20,7 +20,7 @@ def blobs(store: Store, first: int, last: int | None) -> Iterator[tuple[str, byt
     Over a network several are read at a time; on a disk that would only cost threads.
     """
     if last is None:
-        # What else lies there (a copy, an editor's file) is no record; a gap still shows.
+        # What else lies there (a copy, an editor's file) is not a record; a gap still shows.
         listed = store.list("ledger", after=key(first - 1))
         names = [name for name in listed if RECORD.fullmatch(name)]
     else:

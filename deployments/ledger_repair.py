@@ -35,7 +35,7 @@ class SetAside:
 
 
 def strangers(store: Store) -> Sequence[str]:
-    """Names in the ledger's folder that are no records; they are ignored. Raises StoreError."""
+    """Ignored names in the ledger's folder that are not records. Raises StoreError."""
     return [name for name in store.list("ledger") if not RECORD.fullmatch(name)]
 
 

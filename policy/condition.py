@@ -45,7 +45,7 @@ _ARITHMETIC: Mapping[type[ast.operator], Callable[[float, float], float]] = {
 
 
 def check(text: str) -> None:
-    """Raises ValueError if `text` is no condition; says what is wrong and what is allowed."""
+    """Raises ValueError if `text` is not a condition; says what is wrong, what allowed."""
     _truth_type(_parse(text), text)
 
 

@@ -115,7 +115,7 @@ def decode(name: str, data: bytes) -> Record:
     except (ValueError, AttributeError, RecursionError) as error:
         raise broken(f"{name} is damaged (it is not a JSON object)") from error
     if not isinstance(version, int):
-        raise broken(f"{name} is damaged (schema version {version!r} is no number)")
+        raise broken(f"{name} is damaged (schema version {version!r} is not a number)")
     if version > SCHEMA_VERSION:
         raise LedgerError(
             f"{name} has schema version {version}",

@@ -27,7 +27,7 @@ EVERY_S = 5.0
 def ends_with_its_run(place: Place, key: str, every_s: float = EVERY_S) -> Iterator[None]:
     """Cancel the job `key` of `place` once the run of this context is cancelled.
 
-    What it wrote stays. That the server does not answer is no cancelling.
+    What it wrote stays. That the server does not answer is not a cancellation.
     """
     if not flow_run.id:
         yield

@@ -84,7 +84,9 @@ class _Display:
                 created = create_progress_artifact(
                     progress=share, key=self._program.replace(".", "-"), description=told
                 )
-                self._artifact = cast(UUID, created)  # outside of async code it is no coroutine
+                self._artifact = cast(
+                    UUID, created
+                )  # outside of async code it is not a coroutine
             else:
                 update_progress_artifact(self._artifact, progress=share, description=told)
             self._away = False

@@ -6,6 +6,7 @@ supervisor/    supervisord's configuration, one file per program, its socket and
                holds the lock of each server that goes on when supervisord is killed
 logs/          one log per process, rotated
 prefect/       PREFECT_HOME with the server's database; in root, where that is a folder
+worker/        what Prefect's worker writes for a while
 sockets/       what only this user may reach has no port: Envoy's administration, the door of
                each endpoint's operators, the model servers
 endpoints/N/   Envoy's bootstrap, xds/ (clusters and routes), answers.db (whose truth is known),
@@ -78,6 +79,11 @@ class Layout:
     def prefect(self) -> Path:
         """PREFECT_HOME: its blocks and runs are people's own, so they lie with what lasts."""
         return self.home / "prefect"
+
+    @property
+    def worker(self) -> Path:
+        """For a while, what Prefect's worker writes."""
+        return self.scratch / "worker"
 
     @property
     def login(self) -> Path:

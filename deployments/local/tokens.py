@@ -48,7 +48,7 @@ def add(path: Path, name: str, role: Role) -> str:
     """
     if not re.fullmatch(_NAME, name):
         raise ConfigError(
-            f"{name!a} is no name for a token",
+            f"{name!a} is not a name for a token",
             expected="1 to 32 of a-z, 0-9, '.', '_' and '-', the first a letter or digit",
             holds="no token was made",
         )

@@ -61,7 +61,7 @@ class MetricsServer(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):  # a client that left is no fault
+        if not isinstance(sys.exception(), OSError):  # a client that left is not a fault
             super().handle_error(request, client_address)
 
 

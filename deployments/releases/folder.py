@@ -51,7 +51,8 @@ class Published:
 def seal(folder: Path, key: PrivateKey) -> str:
     """Write MANIFEST over all files of `folder`, sign them, and return the digest.
 
-    Raises ReleaseError if anything in it is no plain file, or has a name that cannot be listed.
+    Raises ReleaseError if anything in it is not a plain file, or has a name that cannot be
+    listed.
     """
     files = _files(folder)
     if problem := wrong_names(files):
@@ -190,7 +191,7 @@ def _signature(store: Store, digest: str) -> bytes | None:
 def _files(folder: Path) -> dict[str, Path]:
     """All files of a release but its seal, by relative path, in order. Raises ReleaseError."""
     if folder.is_symlink() or not folder.is_dir():
-        raise _not_plain(folder, "it is no folder")
+        raise _not_plain(folder, "it is not a folder")
     try:
         found = list(entries(folder))
     except OSError as error:

@@ -85,7 +85,7 @@ def _folder(config: Config) -> Path:
     root = config.root.removeprefix("file://")
     if "://" in root:
         raise ConfigError(
-            f"signing.private_key is made-here, but root (={config.root}) is no folder here",
+            f"signing.private_key is made-here, but root (={config.root}) is not a folder here",
             expected="root in a folder on this disk, or a key that is kept elsewhere",
             holds="no key was made and nothing was signed",
             do=f"set signing.private_key to environment (PEM in {VARIABLE}) or secret/NAME, "
@@ -107,15 +107,16 @@ def _variable() -> str:
 
 def _made_here(folder: Path, *, make: bool = True) -> PrivateKey:
     path = folder / "release.pem"
-    if not path.exists() and not make:
-        raise ConfigError(
-            f"{path} is not there",
-            expected="the key that was made at first use",
-            holds="nothing was signed or verified with it",
-            do=f"bring {path} back from a copy; make up makes a new one, which trusts none of "
-            "today's releases",
-        )
     if not path.exists():
+        # Looked at again last: of two that make it at once, one finds the other's.
+        if not make or (_was_made(path) and not path.exists()):
+            raise ConfigError(
+                f"{path} is not there",
+                expected="the key that was made at first use",
+                holds="nothing was signed or verified with it",
+                do=f"restore {path} from a copy; if there is none, rm -r {folder}; mkdir {folder}: "
+                "make up then makes a new key, which trusts none of today's releases",
+            )
         create_private(path, new_key().pem)
     if path.stat().st_mode & 0o077:
         raise ConfigError(
@@ -128,3 +129,11 @@ def _made_here(folder: Path, *, make: bool = True) -> PrivateKey:
     if not public.exists() or public.read_bytes() != key.public.pem:
         public.write_bytes(key.public.pem)
     return key
+
+
+def _was_made(path: Path) -> bool:
+    """Whether a key was made here once and is lost; an empty folder asks for a new one."""
+    if path.with_suffix(".pub").exists():
+        return True
+    releases = path.parent.with_name("releases")
+    return not path.parent.exists() and releases.exists() and any(releases.iterdir())

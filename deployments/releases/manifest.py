@@ -33,7 +33,7 @@ def parsed(data: bytes, digest: str) -> dict[str, str]:
     try:
         lines = data.decode().removesuffix("\n").split("\n") if data else []
     except UnicodeDecodeError as error:
-        raise refused(digest, f"{MANIFEST} is no text") from error
+        raise refused(digest, f"{MANIFEST} is not text") from error
     found = [_LINE.fullmatch(line) for line in lines]
     for line, match in zip(lines, found, strict=True):
         if match is None:
@@ -47,7 +47,7 @@ def parsed(data: bytes, digest: str) -> dict[str, str]:
 def require_digest(digest: str) -> None:
     """Raises ReleaseError if it could be no digest, and so part of no path."""
     if not _DIGEST.fullmatch(digest):
-        raise refused(digest, f"{digest[:80]!r} is no SHA-256")
+        raise refused(digest, f"{digest[:80]!r} is not a SHA-256 digest")
 
 
 def wrong_names(names: Iterable[str]) -> str:
@@ -69,7 +69,7 @@ def wrong_names(names: Iterable[str]) -> str:
 
 def _wrong(name: str) -> str:
     if leaves_folder(name):
-        return "which is no plain path below a folder"
+        return "which is not a plain path below a folder"
     if "\\" in name or not name.isprintable():
         return "which has characters that do not belong into a name"
     parts = [len(part.encode()) for part in name.split("/")]

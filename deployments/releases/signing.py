@@ -108,7 +108,7 @@ def signer_of(bundle: bytes | None, digest: str, trusted: Trusted) -> PublicKey:
         key = json.loads(bundle)["verificationMaterial"]["publicKey"]["hint"]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise refused(
-            digest, f"{SIGNATURE} is no bundle that names a key", expected=ours
+            digest, f"{SIGNATURE} is not a bundle that names a key", expected=ours
         ) from error
     if not isinstance(key, str) or key not in trusted:
         raise refused(
@@ -179,7 +179,7 @@ def _public(key: object, source: str) -> PublicKey:
 
 def _no_key(source: str, kind: str, found: str) -> ConfigError:
     return ConfigError(
-        f"{source} is no key for signatures: {found}",
+        f"{source} is not a key for signatures: {found}",
         expected=f"-----BEGIN {kind} KEY----- … (ECDSA on P-256, P-384 or P-521, no password)",
         holds="nothing was signed or served",
         do="openssl ecparam -name prime256v1 -genkey -noout -out release.pem; "

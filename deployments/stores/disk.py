@@ -80,7 +80,7 @@ class DiskStore:
             raise StoreError(f"{key} in {self.root}: {error}") from error
 
     def lies_there(self, key: str) -> bool:
-        """Whether anything has this name, be it a folder or a link, which are no objects."""
+        """Whether anything has this name, be it a folder or a link, which are not objects."""
         return os.path.lexists(self._path(key))
 
     def set_aside(self, key: str, to: str) -> None:
@@ -212,7 +212,7 @@ def _keys(folder: Path, prefix: str, after: str) -> Iterator[str]:
 
 
 def _is_ours(name: str) -> bool:
-    """A lock or a half-written file is no object."""
+    """A lock or a half-written file is not an object."""
     return name.startswith(".") and name.endswith((LOCK, PART))
 
 

@@ -72,7 +72,7 @@ def holds(folder: Path, done: Done) -> bool:
         plain = all(kind == "file" for _, kind in entries(folder))
         return plain and done_of(folder) == done
     except OSError:
-        return False  # what cannot be read is no copy
+        return False  # what cannot be read is not a copy
 
 
 def key_below(root: str, uri: str) -> str:
@@ -91,7 +91,7 @@ def checked(key: str, root: str) -> str:
     """The key itself. Raises StoreError if it could leave the store."""
     if leaves_folder(key):
         raise StoreError(
-            f"{key!r} is no key of the store at {root}",
+            f"{key!r} is not a key of the store at {root}",
             expected="names joined by single slashes, none of them '.' or '..'",
             holds="nothing was read or written",
         )

@@ -20,7 +20,7 @@ _TOLD = 5
 
 @dataclass(frozen=True)
 class LedgerLook:
-    """`broken` says why it cannot be read, `strange` names what lies there and is no record.
+    """`broken` says why it cannot be read, `strange` names what lies there and is not a record.
 
     `seen` is the last record that this machine had seen before.
     """
@@ -63,7 +63,7 @@ def problems_of_ledger(
         yield Problem("ledger", told, do, "rollbacks")
     if look.blocked:
         away = f"mv {root}/{look.blocked} {root}/not-a-record"
-        told = f"{look.blocked} is no record, and no record can be written before it is gone"
+        told = f"{look.blocked} is not a record, and no record can be written before it is gone"
         yield Problem("ledger", told, away, "rollbacks")
     if look.written is not None and look.written - now > _AHEAD:
         ahead = duration((look.written - now).total_seconds())
@@ -102,7 +102,7 @@ def notes(look: LedgerLook) -> Sequence[str]:
 
 
 def _bring_back(root: str) -> str:
-    return f"bring {root}/ledger back from a copy of the store, before anybody writes to it"
+    return f"restore {root}/ledger from a copy of the store, before anybody writes to it"
 
 
 def _written(store: Store, state: Ledger) -> datetime | None:

@@ -169,7 +169,7 @@ def _trusted(config: Config, state: Ledger) -> tuple[Trusted | None, str]:
 
 
 def _look(config: Config, place: Place, health: Health, endpoint: Endpoint) -> Look:
-    """One that is down with the whole stack is no problem of its own."""
+    """One that is down with the whole stack is not a problem of its own."""
     states = {part.name: part.state for part in health.parts}
     observed, silent = None, ""
     try:

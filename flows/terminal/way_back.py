@@ -16,7 +16,7 @@ from policy.ledger import EndpointState, Ledger
 
 _ROOM = 50 * 2**20  # bytes that a server needs beside its release
 _RETRAIN = (
-    "bring its release back from a copy of the store, or make another version: "
+    "restore its release from a copy of the store, or make another version: "
     ".venv/bin/prefect deployment run retrain/on-demand"
 )
 

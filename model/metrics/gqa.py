@@ -4,7 +4,7 @@ Accuracy is exact equality on the balanced questions; nothing is rewritten. Cons
 for each question answered rightly, the share of the questions it entails that are answered
 rightly too. Validity and plausibility: whether the answer stands in the lists of the choices
 file. Distribution: how far the predicted answers' histogram is from the true one, by chi
-square over groups of questions; lower is better and 0 is best, it is no fraction.
+square over groups of questions; lower is better and 0 is best, it is not a fraction.
 
 Shape legend
     N  questions

@@ -83,7 +83,7 @@ class Health:
 
 
 def unless_gone(app: ASGIApp) -> ASGIApp:
-    """`app`, for which an answer to a client that has just left is no fault.
+    """`app`, for which an answer to a client that has just left is not a fault.
 
     Between the end of a connection and its notice uvloop refuses to write, and uvicorn would
     log a traceback for each such client.

@@ -29,7 +29,7 @@ class Section(BaseModel):
     """Unknown keys are refused, kinds are never converted, and what was read stays as it is.
 
     A whole number stands for the fraction of the same value; nothing else stands for another
-    kind: `yes` is no number, "5" is none, and 1 is not true.
+    kind: `yes` is not a number, "5" is none, and 1 is not true.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -33,7 +33,7 @@ def compare(
     half of that).
 
     Raises:
-        DataError: if the shapes differ, N < 2, or a value is no fraction.
+        DataError: if the shapes differ, N < 2, or a value is not a fraction.
     """
     if len(ours_N) != len(theirs_N) or len(ours_N) < 2:
         raise DataError(

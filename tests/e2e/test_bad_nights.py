@@ -57,7 +57,7 @@ def test_a_rollout_goes_on_after_down_and_up(stack, serving, at_10_percent):
     run = stack.newest("rollout")
     stack.down()
     assert stack.processes() == []
-    assert stack.production().unfinished is not None  # stopping is no cancelling
+    assert stack.production().unfinished is not None  # stopping is not a cancellation
     stack.up()
     assert sum(stack.weights().values()) == 100
     assert stack.state(run) == "Crashed"

@@ -21,6 +21,11 @@ def test_the_stack_is_healthy_and_says_so(stack):
     assert {e["name"] for e in found["endpoints"]} == {"staging", "production"}
 
 
+def test_the_worker_writes_where_no_other_user_can_be_first(stack):
+    (worker,) = stack.root.glob("**/worker/runner_storage")
+    assert worker.parent.stat().st_mode & 0o777 == 0o700
+
+
 def test_up_again_repairs_and_harms_nothing(stack):
     before = {p.pid for p in stack.processes("envoy")}
     stack.up()
@@ -71,6 +76,7 @@ def test_a_refused_gate_turns_the_run_and_the_shell_red(stack, serving):
     assert stack.ask() == 200
 
 
+@pytest.mark.slow
 def test_a_training_killed_with_9_goes_on_from_its_checkpoint(stack, serving):
     known, promoted = set(stack.root.glob("r/runs/*")), len(stack.production().promoted)
     stack.deploy("retrain/on-demand", watch=False, seed=3, steps_max=60)

@@ -40,7 +40,7 @@ def last(world):
     return world.ledger.endpoint("production").rollout
 
 
-@pytest.mark.parametrize("store", ["disk", "bucket"])
+@pytest.mark.parametrize("store", ["disk", pytest.param("bucket", marks=pytest.mark.slow)])
 def test_two_retrainings_walk_the_second_version_through_the_weights(
     tmp_path, monkeypatch, store, request
 ):

@@ -213,6 +213,7 @@ def test_another_run_that_waits_leaves_the_form_and_its_run_alone(waiting):
     assert waiting.ledger.endpoint("production").promoted == ("v1", "v2", "v3")
 
 
+@pytest.mark.slow
 def test_a_form_outlives_a_pause_that_moves_the_deadline(waiting, monkeypatch):
     monkeypatch.setattr("tasks.rollout.approval._GRACE", timedelta(seconds=3))
     waiting.configure(deadlines={"approval_s": 6})

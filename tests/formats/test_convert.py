@@ -340,7 +340,7 @@ BROKEN = {
         ),
         r"image '../train/x.jpg' of val; expected a plain file name",
     ),
-    "an image id that is no number": (
+    "an image id that is not a number": (
         "vqav2",
         lambda root: edit(
             root / "v2_mscoco_val2014_annotations.json",

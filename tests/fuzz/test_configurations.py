@@ -20,7 +20,9 @@ from policy.rollout.plans import plan_for
 LOCAL = (Path(__file__).parents[2] / "deployments/local.yaml").read_text()
 TREE = yaml.safe_load(LOCAL)
 LINES = LOCAL.splitlines()
-PROCESSOR_S_MAX = 10.0  # for one file; of this thread alone, so that a busy machine is no fault
+PROCESSOR_S_MAX = (
+    10.0  # for one file; of this thread alone, so that a busy machine is not a fault
+)
 SAID_MAX = 60_000  # characters
 
 HOSTILE = [

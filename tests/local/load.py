@@ -15,7 +15,7 @@ BODY = json.dumps({"instances": [{"question": "what colour?"}]})
 
 @dataclass
 class Load:
-    """`answers` counts (status, version); status 0 is no answer at all."""
+    """`answers` counts (status, version); status 0 is not an answer at all."""
 
     answers: Counter = field(default_factory=Counter)
     last_good: float = 0.0

@@ -96,6 +96,7 @@ def test_no_request_fails_though_supervisord_is_killed_twice(config, production)
     assert [pid for pid in before if psutil.pid_exists(pid)] == []
 
 
+@pytest.mark.slow
 def test_a_supervisord_that_is_killed_while_it_takes_over_ends_nothing(config, production):
     before = processes(config)
     with load(production.url) as seen:
@@ -108,6 +109,7 @@ def test_a_supervisord_that_is_killed_while_it_takes_over_ends_nothing(config, p
     assert processes(config) == before
 
 
+@pytest.mark.slow
 def test_what_was_taken_over_is_started_again_when_it_dies(config, production):
     kill_supervisord(config)
     start_endpoints(config)
@@ -120,6 +122,7 @@ def test_what_was_taken_over_is_started_again_when_it_dies(config, production):
     assert not watchers(config)
 
 
+@pytest.mark.slow
 def test_a_watcher_that_is_killed_costs_nothing(config, production):
     kill_supervisord(config)
     start_endpoints(config)
@@ -133,6 +136,7 @@ def test_a_watcher_that_is_killed_costs_nothing(config, production):
     assert processes(config) == before
 
 
+@pytest.mark.slow
 def test_a_version_that_was_taken_over_is_undeployed_with_its_processes(
     config, production, make_release
 ):
@@ -148,6 +152,7 @@ def test_a_version_that_was_taken_over_is_undeployed_with_its_processes(
     assert not [*layout_of(config).alive.glob(f"*{VERSION}*")]
 
 
+@pytest.mark.slow
 def test_what_should_run_otherwise_is_ended_and_started_so(config, production, root):
     kill_supervisord(config)
     old, servers = processes(config, "envoy"), processes(config, SERVER)
@@ -160,6 +165,7 @@ def test_what_should_run_otherwise_is_ended_and_started_so(config, production, r
     assert processes(moved, SERVER) == servers
 
 
+@pytest.mark.slow
 def test_down_ends_what_a_killed_supervisord_has_left(config, production):
     before = processes(config)
     kill_supervisord(config)
@@ -167,6 +173,7 @@ def test_down_ends_what_a_killed_supervisord_has_left(config, production):
     assert [pid for pid in before if psutil.pid_exists(pid)] == []
 
 
+@pytest.mark.slow
 def test_what_nobody_takes_over_is_ended(config, production):
     """A worker's flows would otherwise run on beside those of the next worker."""
     waiting = Program(
@@ -182,6 +189,7 @@ def test_what_nobody_takes_over_is_ended(config, production):
     Supervisor(layout_of(config)).remove("worker")
 
 
+@pytest.mark.slow
 def test_what_serves_goes_on_though_supervisord_s_socket_was_deleted(config, production):
     before = processes(config)
     layout_of(config).socket.unlink()
@@ -193,6 +201,7 @@ def test_what_serves_goes_on_though_supervisord_s_socket_was_deleted(config, pro
     assert len(Supervisor(layout_of(config))._daemons()) == 1
 
 
+@pytest.mark.slow
 def test_one_that_hangs_is_replaced_like_a_dead_one(config, production, monkeypatch):
     monkeypatch.setattr(programs, "_HANGS_S", 2)
     before = processes(config)
@@ -206,6 +215,7 @@ def test_one_that_hangs_is_replaced_like_a_dead_one(config, production, monkeypa
     assert not psutil.pid_exists(daemon)
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_of_a_log_whose_supervisord_was_killed(config, production):
     log = layout_of(config).logs / f"model-production-{VERSION}-0.log"
     told = log.read_text()

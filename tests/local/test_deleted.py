@@ -86,6 +86,7 @@ def cut_off(production, layout, supervisor, one, monkeypatch):
         path.unlink()
 
 
+@pytest.mark.slow
 def test_servers_that_are_cut_off_are_told_and_started_anew_one_by_one(
     production, supervisor, cut_off, config
 ):
@@ -104,6 +105,7 @@ def test_servers_that_are_cut_off_are_told_and_started_anew_one_by_one(
     until(lambda: answering_version(production) == ONE)
 
 
+@pytest.mark.slow
 def test_an_order_mends_servers_that_are_cut_off(
     production, supervisor, layout, cut_off, config
 ):
@@ -144,6 +146,7 @@ def test_up_mends_all_deleted_sockets_and_they_outlive_envoy(
     assert "endpoint production" not in problems(config)
 
 
+@pytest.mark.slow
 def test_a_server_that_has_just_begun_is_left_alone(
     production, layout, supervisor, one, monkeypatch
 ):
@@ -181,6 +184,7 @@ def test_a_deleted_folder_is_told_and_written_again_as_it_is_in_force(
     serve(production, one)
 
 
+@pytest.mark.slow
 def test_a_copy_in_the_place_of_the_folder_is_watched_after_up(
     config, production, layout, one, two
 ):
@@ -195,6 +199,7 @@ def test_a_copy_in_the_place_of_the_folder_is_watched_after_up(
     serve(production, one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["clusters", "routes"])
 @pytest.mark.parametrize("text", [None, "", '{"version_info": "0", "resources": []}'])
 def test_a_file_that_lacks_what_is_in_force_costs_no_request(

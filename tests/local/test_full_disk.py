@@ -140,6 +140,7 @@ def up(config):
     stack.up(config, lambda line: None, file=Path("a/file.yaml"), deployments=False)
 
 
+@pytest.mark.slow
 def test_up_on_a_full_disk_keeps_alive_what_served_and_says_what_is_wrong(disk, serving):
     config, production = serving
     with full(disk), load(production.url) as seen:
@@ -156,6 +157,7 @@ def test_up_on_a_full_disk_keeps_alive_what_served_and_says_what_is_wrong(disk, 
     assert seen.failed == 0, seen.answers
 
 
+@pytest.mark.slow
 def test_down_needs_no_room(disk, serving):
     config, _ = serving
     with full(disk):
@@ -163,6 +165,7 @@ def test_down_needs_no_room(disk, serving):
         assert not processes(config)
 
 
+@pytest.mark.slow
 def test_a_first_up_on_a_full_disk_says_so_at_once(disk):
     root = Path(tempfile.mkdtemp(prefix="arr"))
     with full(disk), pytest.raises(EndpointError, match=r"is full: .*nothing was started"):

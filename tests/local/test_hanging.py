@@ -86,6 +86,7 @@ def test_one_that_still_starts_is_waited_for(config, monkeypatch):
     assert not [line for line in said if "hangs" in line]
 
 
+@pytest.mark.slow
 def test_a_reconciler_that_hangs_is_a_problem_with_its_pid(config, stopped):
     [process] = running(stopped)
     [told] = [part for part in health.health(config).parts if part.name == RECONCILER]
@@ -96,6 +97,7 @@ def test_a_reconciler_that_hangs_is_a_problem_with_its_pid(config, stopped):
     assert told.problem == ""
 
 
+@pytest.mark.slow
 def test_it_endangers_clients_while_a_canary_has_a_share(config, stopped):
     [process] = running(stopped)
     for weights, harmed in (({"v1": 90, "v2": 10}, "clients"), ({"v1": 100}, "rollbacks")):

@@ -62,6 +62,7 @@ def test_a_rollout_costs_no_request_though_its_stable_version_does_not_even_run(
     until(lambda: live.weights() == {new: 100})
 
 
+@pytest.mark.slow
 def test_what_serves_goes_on_until_a_first_version_is_ready(live):
     """The backup is from the beginning of the very first rollout, which goes on."""
     records = ledger.records(live.store)
@@ -75,6 +76,7 @@ def test_what_serves_goes_on_until_a_first_version_is_ready(live):
     until(lambda: live.weights() == {live.now().stable: 100})
 
 
+@pytest.mark.slow
 def test_up_says_what_serves_though_the_ledger_knows_of_nothing(live):
     restore(live, 0)
     serving, said = live.weights(), []

@@ -291,6 +291,7 @@ def test_an_envoy_that_refuses_its_configuration_is_told_in_seconds(config):
     start(config)  # as `up` does: it writes the configuration anew and starts what gave up
 
 
+@pytest.mark.slow
 def test_a_release_that_cannot_be_served_again_is_told_with_the_reason(
     config, make_release, monkeypatch
 ):

@@ -153,6 +153,7 @@ def test_a_version_with_a_fallback_survives_all_its_servers(pair, give, config, 
     until(lambda: pair.observe().servers[CANARY].state == "ready")
 
 
+@pytest.mark.slow
 def test_the_way_back_from_a_version_that_only_fails_costs_no_request(
     pair, releases, make_release
 ):

@@ -130,8 +130,8 @@ def truncate(path):
 
 
 def not_an_image(folder):
-    """The manifest is right about the file, but the file is no picture."""
-    text = b"this is no picture"
+    """The manifest is right about the file, but the file is not a picture."""
+    text = b"this is not a picture"
     (folder / "images/000000.bmp").write_bytes(text)
     change = {"image_sha256": sha256_hex(text)}
 
@@ -165,7 +165,7 @@ DAMAGES = {
     "no manifest": (lambda f: (f / "manifest.parquet").unlink(), "is missing or damaged"),
     "truncated manifest": (lambda f: truncate(f / "manifest.parquet"), "is missing or damaged"),
     "empty manifest": (lambda f: (f / "manifest.parquet").write_bytes(b""), "or damaged"),
-    "done file is no JSON": (lambda f: (f / "dataset.json").write_text("{"), "cannot be read"),
+    "done file is not JSON": (lambda f: (f / "dataset.json").write_text("{"), "cannot be read"),
     "changed image": (lambda f: truncate(f / "images/000000.bmp"), "000000.bmp has SHA-256"),
     "missing image": (lambda f: (f / "images/000000.bmp").unlink(), "cannot be read"),
     "undecodable image": (not_an_image, "000000.bmp cannot be decoded as an image"),

@@ -1,6 +1,7 @@
 """The key made here is its owner's alone; elsewhere it comes from where it is kept."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -70,11 +71,29 @@ class TestMadeHere:
 
     def test_a_new_one_signs_while_the_old_one_stays_trusted(self, tmp_path):
         old = signing_key(configured(tmp_path))
-        (tmp_path / "keys/release.pem").unlink()
+        for file in (tmp_path / "keys").iterdir():
+            file.unlink()
         config = configured(tmp_path, "made-here", old)
         new = signing_key(config)
         assert set(trusted(config)) == {old.public.fingerprint, new.public.fingerprint}
         assert (tmp_path / "keys/release.pub").read_bytes() == new.public.pem
+
+    @pytest.mark.parametrize("lost", ["release.pem", "."])
+    def test_one_that_was_lost_is_not_made_anew_unasked(self, tmp_path, lost):
+        """It would trust nothing that was signed before: no server could start again."""
+        config, keys = configured(tmp_path), tmp_path / "keys"
+        old = signing_key(config)
+        (tmp_path / "releases/some").mkdir(parents=True)
+        (keys / "release.pem").unlink()
+        if lost == ".":
+            shutil.rmtree(keys)
+        for look in (signing_key, trusted, require_keys):
+            with pytest.raises(ConfigError, match=r"release\.pem is not there.*restore"):
+                look(config)
+        assert not (keys / "release.pem").exists()
+        shutil.rmtree(keys, ignore_errors=True)
+        keys.mkdir()
+        assert signing_key(config) != old
 
     @pytest.mark.parametrize("root", ["gs://bucket/place", "s3://bucket/place"])
     @pytest.mark.parametrize("look", [signing_key, trusted, require_keys])
@@ -136,14 +155,14 @@ class TestFromElsewhere:
     ids=["empty", "text", "cut", "public", "with a password", "another curve", "another kind"],
 )
 def test_what_is_no_key_is_refused_by_its_source_and_not_shown(wrong):
-    with pytest.raises(ConfigError, match="^the source is no key for signatures") as raised:
+    with pytest.raises(ConfigError, match="^the source is not a key for signatures") as raised:
         private_key(wrong, "the source")
     assert SECRET[:20] not in str(raised.value)
 
 
 @pytest.mark.parametrize("wrong", [b"", KEY.pem, KEY.public.pem[:60]])
 def test_what_is_no_public_key_is_refused(wrong):
-    with pytest.raises(ConfigError, match=r"^signing\.trusted\.0 is no key"):
+    with pytest.raises(ConfigError, match=r"^signing\.trusted\.0 is not a key"):
         public_key(wrong, "signing.trusted.0")
 
 

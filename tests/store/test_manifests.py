@@ -110,7 +110,9 @@ def test_what_is_no_list_is_refused(tmp_path, manifest):
 def test_what_is_no_digest_is_part_of_no_path(tmp_path, digest):
     store = open_store(str(tmp_path / "store"))
     (tmp_path / "x").mkdir()
-    assert "is no SHA-256" in refusal(store, Release("v1", digest), tmp_path / "copies")
+    assert "is not a SHA-256 digest" in refusal(
+        store, Release("v1", digest), tmp_path / "copies"
+    )
 
 
 @once

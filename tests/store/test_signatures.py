@@ -89,10 +89,13 @@ def edit(folder, path, value):
 
 FORGERIES = {
     "missing": (lambda f: (f / "SIGNATURE").unlink(), "it has no SIGNATURE"),
-    "empty": (lambda f: (f / "SIGNATURE").write_text(""), "is no bundle that names a key"),
-    "a list": (lambda f: (f / "SIGNATURE").write_text("[]"), "is no bundle that names a key"),
-    "deep": (lambda f: (f / "SIGNATURE").write_text("[" * 100_000), "is no bundle"),
-    "without a key": (without_a_key, "is no bundle that names a key"),
+    "empty": (lambda f: (f / "SIGNATURE").write_text(""), "is not a bundle that names a key"),
+    "a list": (
+        lambda f: (f / "SIGNATURE").write_text("[]"),
+        "is not a bundle that names a key",
+    ),
+    "deep": (lambda f: (f / "SIGNATURE").write_text("[" * 100_000), "is not a bundle"),
+    "without a key": (without_a_key, "is not a bundle that names a key"),
     "by a stranger": (by_a_stranger, "which is not trusted"),
     "by a stranger who names our key": (by_a_stranger_who_names_our_key, "InvalidSignature"),
     "no signature in it": (with_no_signature_in_it, "SIGNATURE does not hold"),

@@ -278,7 +278,7 @@ class TestWayBack:
         told = f"a rollback to it would fail: release {walked.digest('v1')[:12]}"
         assert line.startswith(told)
         assert name in line or "which is not trusted" in line
-        assert "bring its release back from a copy" in line or "signing.trusted" in line
+        assert "restore its release from a copy" in line or "signing.trusted" in line
         assert parts(walked) == [("rollbacks", "endpoint production: v1")]
 
     def test_one_by_a_key_that_is_not_trusted_any_more_is_no_way_back(self, serving):
@@ -395,7 +395,7 @@ class TestLedger:
         line = problem(serving, "ledger")
         told = "it has no records, but production serves v1 100 %: it was deleted or emptied"
         assert line.startswith(told)
-        assert "bring /cloud/ledger back from a copy of the store" in line
+        assert "restore /cloud/ledger from a copy of the store" in line
         assert serving.ask("status") == 1
         said = capsys.readouterr().out
         assert "0 records, head 000000000000, NOT whole" in said

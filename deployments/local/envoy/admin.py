@@ -69,7 +69,7 @@ class Admin:
 
     @contextmanager
     def understanding(self) -> Iterator[None]:
-        """An answer is read within: what has another shape is no answer of Envoy's."""
+        """An answer is read within: what has another shape is not an answer of Envoy's."""
         try:
             yield
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -92,7 +92,7 @@ class Admin:
         try:
             answer = self._client.get(path, params=query).raise_for_status().json()
             if not isinstance(answer, dict) or any(part not in answer for part in parts):
-                raise ValueError(f"{str(answer)[:100]!r} is no answer to {path}")
+                raise ValueError(f"{str(answer)[:100]!r} is not an answer to {path}")
             return answer
         except (httpx.HTTPError, ValueError, RecursionError) as error:
             raise self._silent(error) from error

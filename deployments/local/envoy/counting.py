@@ -41,8 +41,8 @@ def unanswered() -> Json:
     """Count what only the request's own end tells, in the log of whole requests.
 
     UH: it was never sent, no server of any version could take it. UT: the server did not answer
-    in time; the attempt's end looks just like that of a client that has gone, which is no fault
-    of the version and counts for none.
+    in time; the attempt's end looks just like that of a client that has gone, which is not
+    a fault of the version and counts for none.
     """
     return _counter(_all_of(*_PREDICTING, {"response_flag_filter": {"flags": ["UH", "UT"]}}))
 
@@ -86,6 +86,6 @@ _PREDICTING = (
     # All that is posted and reaches a version is a request to predict, however its path ends.
     _header(":method", {"exact": "POST"}),
     _header(ATTEMPT_HEADER, {"exact": "1"}),
-    # Who asks for a version by name is no traffic.
+    # Who asks for a version by name is not traffic.
     {"header_filter": {"header": {"name": PIN_HEADER, "present_match": False}}},
 )

@@ -6,14 +6,21 @@ Its server and its worker import every installed integration at their start. Not
 machine uses them, and the one for Google Cloud alone costs each of the two 200 MB and seconds
 of processor time. Flows run in processes of their own, which import what they ask for.
 
+What they write for a while lies in ARR_COC_TEMPORARY: Prefect's worker makes its folders
+below a fixed name in the machine's, where whoever comes first could lock it out. The flows
+that it starts know nothing of that.
+
 The server's pages also load nothing from anywhere else, and tell nobody else anything: the
 browser keeps the login for them.
 """
 
 import importlib.metadata
+import os
 import runpy
+import tempfile
 from functools import partial
 from importlib.metadata import EntryPoints
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -38,6 +45,9 @@ def main() -> None:
         found = every(**wanted)
         return found if wanted.get("group") != _INTEGRATIONS else EntryPoints()
 
+    if folder := os.environ.pop("ARR_COC_TEMPORARY", ""):
+        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        tempfile.tempdir = folder
     importlib.metadata.entry_points = without_integrations
     uvicorn.run = partial(uvicorn.run, headers=_HEADERS)
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)

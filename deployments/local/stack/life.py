@@ -123,7 +123,7 @@ def down(config: Config, say: Say) -> None:
 def clean(config: Config, say: Say) -> None:
     """Delete all that this configuration kept on this machine; call it after `stop`.
 
-    Raises ConfigError if `root` is no folder that a ledger lies in.
+    Raises ConfigError if `root` is not a folder that a ledger lies in.
     """
     here = "://" not in config.root
     if here:

@@ -92,6 +92,7 @@ def prefect_programs(config: Config) -> Sequence[Program]:
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             # How long a run waits to be picked up; each look costs 1 % of a core.
             "PREFECT_WORKER_QUERY_SECONDS": "1.5",
+            "ARR_COC_TEMPORARY": str(layout_of(config).worker),
         },
         folder=here,
         autostart=False,  # it needs the server and its pool
