@@ -114,7 +114,7 @@ def _made_here(folder: Path, *, make: bool = True) -> PrivateKey:
                 f"{path} is not there",
                 expected="the key that was made at first use",
                 holds="nothing was signed or verified with it",
-                do=f"restore {path} from a copy; if there is none, rm -r {folder}; mkdir {folder}: "
+                do=f"restore {path} from a copy; if there is none, empty {folder} but keep it: "
                 "make up then makes a new key, which trusts none of today's releases",
             )
         create_private(path, new_key().pem)
