@@ -10,6 +10,7 @@ from typing import Any
 from deployments import Reading
 from deployments.local.envoy.admin import Admin
 from deployments.local.envoy.configuration import EDGES_US
+from deployments.local.envoy.counting import TOO_MANY
 from deployments.local.labels import Answers
 from deployments.local.layout import Layout
 from policy.counts import Compared, Counts, Labelled, Sample
@@ -21,7 +22,8 @@ class EnvoyTelemetry:
 
     A request fails by the first attempt: a 5xx, a reset, a time-out, a refused connection, or
     no server of the chosen version that could take it. Requests that their client gave up,
-    however late, are left out: only our own time-out says that a version was too slow. Times
+    however late, are left out: only our own time-out says that a version was too slow. So are
+    those that a server refused with 429, for too many wait. Times
     are those of answered first attempts, from the first byte sent to the last received; Envoy
     adds them up once a second. Mirrored requests count for the version that got the copy.
     """
@@ -83,11 +85,16 @@ def _counts(stats: Sequence[Mapping[str, Any]], version: str) -> Counts:
     )
     requests, errors = 0, 0
     for stat in stats:
-        if (named := pattern.fullmatch(stat.get("name", ""))) and not _given_up(named):
+        if (named := pattern.fullmatch(stat.get("name", ""))) and not _left_out(named, version):
             count = int(stat["value"])
             requests += count
             errors += count if _failed(named, version) else 0
     return Counts(requests=requests, errors=errors, latency=_latency(stats, version))
+
+
+def _left_out(named: re.Match[str], version: str) -> bool:
+    refused = int(named["code"]) == TOO_MANY and named["by"] == version
+    return refused or _given_up(named)
 
 
 def _given_up(named: re.Match[str]) -> bool:

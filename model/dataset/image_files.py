@@ -10,7 +10,8 @@ import struct
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 PARTS_MAX = 10_000  # chunks of a PNG, segments of a JPEG
-SCANS_MAX = 50  # a progressive JPEG has about ten, and each goes over all of its pixels
+SCANS_MAX = 50  # each goes over all pixels of a progressive JPEG
+SCANS = 10  # about as many as one has
 
 _PNG_PARTS = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND"))
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -21,19 +22,20 @@ _APP0, _ADOBE = 0xE0, 0xEE  # say how colours are stored
 _JPEG_PARTS = frozenset((*range(0xC0, 0xD0), 0xDB, 0xDD, _APP0, _ADOBE)) - {0xC8}
 
 
-def readable(data: bytes) -> tuple[str, bytes]:
-    """The format, and the file without what no pixel comes from. Raises ValueError.
+def readable(data: bytes) -> tuple[str, bytes, int]:
+    """The format, the file without what no pixel comes from, and how many scans a decoder
+    makes of it, 1 for most. Raises ValueError.
 
     A damaged file comes out damaged, for the decoder to refuse.
     """
     if data.startswith(_PNG_START):
-        return "PNG", _png(data)
+        return "PNG", _png(data), 1
     if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG", _jpeg(data)
+        return "JPEG", *_jpeg(data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "WEBP", data
+        return "WEBP", data, 1
     if data.startswith(b"BM"):
-        return "BMP", data
+        return "BMP", data, 1
     raise ValueError("no PNG, JPEG, WebP or BMP")
 
 
@@ -52,18 +54,17 @@ def _png(data: bytes) -> bytes:
     raise ValueError(f"more than {PARTS_MAX} chunks")
 
 
-def _jpeg(data: bytes) -> bytes:
+def _jpeg(data: bytes) -> tuple[bytes, int]:
     kept, at = [b"\xff\xd8"], 2
     for _ in range(PARTS_MAX):
         found = _MARKER.search(data, at)
         if not found:
-            return b"".join(kept)
+            return b"".join(kept), 1
         marker, at = data[found.start() + 1], found.end()
         if marker in _ALONE:
             continue
         if marker == _SCAN:
-            _check_scans(data, at)
-            return b"".join((*kept, data[found.start() :]))
+            return b"".join((*kept, data[found.start() :])), _scans(data, at)
         end = at + int.from_bytes(data[at : at + 2])
         if marker in _JPEG_PARTS:
             kept.append(data[found.start() : end])
@@ -71,10 +72,11 @@ def _jpeg(data: bytes) -> bytes:
     raise ValueError(f"more than {PARTS_MAX} segments")
 
 
-def _check_scans(data: bytes, at: int) -> None:
-    """Count the scans after the first. What follows the end of the picture does not count."""
-    if data.count(b"\xff\xda", at) < SCANS_MAX:
-        return  # as nearly always; without looking for the end
+def _scans(data: bytes, at: int) -> int:
+    """Of a JPEG whose first scan begins there; what follows its end does not count."""
+    scans = 1 + data.count(b"\xff\xda", at)
+    if scans <= SCANS:
+        return scans  # as nearly always, or even fewer; without looking for the end
     scans = 1
     while (found := _MARKER.search(data, at)) and data[found.start() + 1] != _END:
         marker, at = data[found.start() + 1], found.end()
@@ -83,3 +85,4 @@ def _check_scans(data: bytes, at: int) -> None:
             raise ValueError(f"more than {SCANS_MAX} scans")
         if marker not in _ALONE:
             at = max(at + int.from_bytes(data[at : at + 2]), at)
+    return scans

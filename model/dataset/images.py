@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL import WebPImagePlugin as _  # noqa: F401  Pillow would load all of its formats for it
 
-from model.dataset.image_files import readable
+from model.dataset.image_files import SCANS, readable
 from model.program.errors import BadInput
 
 PIXELS = 80
+BLOCK = 8  # pixels
 PIXELS_MAX = 50_000_000  # a larger picture is refused, not decoded
 
 Image.MAX_IMAGE_PIXELS = PIXELS_MAX // 2  # Pillow raises at twice this, and warns before
@@ -23,14 +24,24 @@ ADDRESS = re.compile(r" ?<[^>]* at 0x[0-9a-f]+>")  # of our buffer; nobody else'
 
 @dataclass(frozen=True)
 class Opened:
-    """An image file of which the header was read. Nothing is decoded before `rgb`."""
+    """An image file of which the header was read. Nothing is decoded before `rgb`.
+
+    `scans`: how often a decoder goes over all of it.
+    """
 
     name: str
     image: Image.Image
+    scans: int = 1
 
     @property
     def pixels(self) -> int:
-        return self.image.width * self.image.height
+        """What it costs to decode: a JPEG is made of whole blocks, also where it is one pixel
+        high, and what has more scans than usual counts once more for as many again.
+        """
+        wide, high = self.image.size
+        if self.image.format == "JPEG":
+            wide, high = (-(-side // BLOCK) * BLOCK for side in (wide, high))
+        return wide * high * max(SCANS, self.scans) // SCANS
 
     def rgb(self) -> Image.Image:
         """The whole picture (its first, if there are several). Raises BadInput."""
@@ -45,17 +56,18 @@ class Opened:
 def open_file(data: bytes, name: str, pixels_max: int = PIXELS_MAX) -> Opened:
     """Read the header of a PNG, JPEG, WebP or BMP. Raises BadInput, also for a larger one."""
     try:
-        kind, parts = readable(data)
+        kind, parts, scans = readable(data)
         image = Image.open(io.BytesIO(parts), formats=[kind])
         if kind == "BMP" and image.info["compression"] in RUN_LENGTHS:
             raise ValueError("a compressed BMP, which Pillow decodes in Python")
     except Image.DecompressionBombError as error:
-        raise _too_large(name, "too many", pixels_max) from error
+        raise _too_large(name, "too many pixels", pixels_max) from error
     except Exception as error:  # as above
         raise _undecodable(name, error) from error
-    opened = Opened(name, image)
+    opened = Opened(name, image, scans)
     if opened.pixels > pixels_max:
-        raise _too_large(name, f"{image.width} × {image.height}", pixels_max)
+        often = f" in {scans} scans" if scans > SCANS else ""
+        raise _too_large(name, f"{image.width} × {image.height} pixels{often}", pixels_max)
     return opened
 
 
@@ -78,7 +90,7 @@ def scaled(opened: Opened) -> tuple[np.ndarray, tuple[int, int]]:
 
 def _too_large(name: str, found: str, pixels_max: int) -> BadInput:
     return BadInput(
-        f"{name} has {found} pixels", expected=f"at most {pixels_max}", do="send it smaller"
+        f"{name} has {found}", expected=f"at most {pixels_max}", do="send it smaller"
     )
 
 

@@ -27,9 +27,11 @@ from model.serving.predictor import Asked, Prediction, Predictor
 SMALL_BYTES = 1_000_000
 SMALL_PIXELS = 1_000_000  # 20 to 40 ms of decoding
 SMALL_S = 0.1  # of the network
-SMALL_WAITING_MAX, SMALL_WAITING_S = 200, 2.0  # expected seconds
-LARGE_WAITING_MAX, LARGE_WAITING_S = 8, 4.0
-WAITED_MAX_S = 5.0  # a proxy in front gives up after 6, and blames the version
+SMALL_WAITING_MAX, LARGE_WAITING_MAX = 200, 8
+WAITING_S = 1.5  # expected seconds
+# Who waits longer is refused: how long a request waits is up to the other clients, and must
+# neither look like a slow version nor end in the time-out of a proxy in front (6 s).
+WAITED_MAX_S = 2.0
 RETRY_AFTER_S = 1
 CLOSED = "the handler is closed"  # uvloop's words
 
@@ -106,8 +108,8 @@ class Predict:
     def __init__(self, respond: Responder, predictor: Predictor) -> None:
         self._respond_with, self._predictor = respond, predictor
         self._inbox = Inbox()
-        self._small = Lane("small", SMALL_WAITING_MAX, SMALL_WAITING_S, watched=False)
-        self._large = Lane("large", LARGE_WAITING_MAX, LARGE_WAITING_S, watched=True)
+        self._small = Lane("small", SMALL_WAITING_MAX, WAITING_S, watched=False)
+        self._large = Lane("large", LARGE_WAITING_MAX, WAITING_S, watched=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

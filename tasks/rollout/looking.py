@@ -47,10 +47,15 @@ def look(
 
 
 def smoke_test(endpoint: Endpoint, version: str, requests: bytes, asked: int) -> Smoke:
-    """Ask the version held-out questions by name, whatever its weight."""
+    """Ask the version held-out questions by name, whatever its weight.
+
+    Raises EndpointSilent if no answer came: a version that fails is answered for, with 5xx.
+    """
     failed, correct, detail = 0, 0, ""
     for line in islice(cycle(read_requests(requests)), asked):
         reply = endpoint.ask(version, [line.instance])
+        if reply.status == 0:
+            raise EndpointSilent(f"endpoint {endpoint.name} gave no answer: {reply.error}")
         if reply.status != 200 or len(reply.predictions) != 1:
             failed += 1
             given = f"{len(reply.predictions)} predictions for one instance"
@@ -73,8 +78,8 @@ def _smoke(place: Place, state: Ledger, rollout: Rollout) -> tuple[Smoke | None,
         return smoke_test(place.endpoint(rollout.endpoint), version, requests, asked), ""
     except (ReleaseError, DataError) as error:
         return None, str(error)
-    except StoreError:
-        return None, ""  # the store is away; the deadline decides
+    except (StoreError, EndpointSilent):
+        return None, ""  # the store or the endpoint is away; the deadline decides
 
 
 def _read(place: Place, rollout: Rollout) -> Reading | None:

@@ -12,6 +12,7 @@ from policy.rollout.record import Phase, desired_weights
 from tasks.rollout.steps import follow, request_rollout, require_came_true
 from tasks.training import checkpointing_of, run_of
 from tests.flows.conftest import World
+from tests.places.memory import silence
 
 
 def run(world, **parameters):
@@ -175,6 +176,21 @@ def test_a_plan_that_needs_what_the_endpoint_cannot_do_is_refused_before_anythin
     with pytest.raises(Refused, match=r"smoke_requests \(=10\) needs .* can pin"):
         roll_out(world, "v1")
     assert world.ledger.number == number
+
+
+def test_an_endpoint_that_is_away_during_the_smoke_test_blames_no_version(world):
+    world.serve("v1")
+    away = iter(range(3))
+
+    def hook(call, when):
+        if (call, when) == ("ask", "before") and next(away, None) is not None:
+            raise silence("ask", "the connection was refused")
+
+    world.register("v2")
+    world.cloud.hook = hook
+    roll_out(world, "v2")
+    assert next(away, None) is None
+    assert world.production.weights == {"v2": 100}
 
 
 def test_a_rollback_brings_the_version_before_back(world):

@@ -1,9 +1,10 @@
 """A model server that is all contract and no model: it answers the question itself.
 
 The file `behaviour.json` of its release says how: {"answer", "fails_every": n-th request,
-"fails_on": text in a question that always fails, "dies_on": text in one that ends it,
-"shows_headers": the answer is the headers that came, "delay_s", "cold": [first requests,
-seconds that each of them takes longer], "exit", "ready_after_s"}; like model.serve it refuses
+"refuses_every": the same with 429, "fails_on": text in a question that always fails,
+"dies_on": text in one that ends it, "shows_headers": the answer is the headers that came,
+"delay_s", "cold": [first requests, seconds that each of them takes longer], "exit",
+"ready_after_s"}; like model.serve it refuses
 a release whose MANIFEST does not hold.
 
     python -m tests.local.answers --release DIR
@@ -42,6 +43,9 @@ class Handler(BaseHTTPRequestHandler):
         every = self.behaviour.get("fails_every", 0)
         if every and self.count % every == 0:
             return self.reply(500, {"error": "told to fail"})
+        every = self.behaviour.get("refuses_every", 0)
+        if every and self.count % every == 0:
+            return self.reply(429, {"error": "told that too many wait"})
         try:
             questions = [instance["question"] for instance in json.loads(body)["instances"]]
         except (ValueError, KeyError, TypeError) as error:

@@ -42,7 +42,7 @@ def slow(make_release):
 @pytest.fixture
 def counts(place):
     """Counts of what happens from now on, by version."""
-    versions = [STABLE, "2026.11.22-5105105", "2026.11.22-bad0bad"]
+    versions = [STABLE, "2026.11.22-5105105", "2026.11.22-bad0bad", "2026.11.22-b0b0b0b"]
 
     def now():
         return place.telemetry.read("production", versions).samples
@@ -115,6 +115,22 @@ def test_a_client_that_does_not_wait_counts_for_no_version(
     until(lambda: counts(slow.version) != (0, 0))
     assert counts(slow.version) == (1, 1)
     assert counts(STABLE) == (0, 0)
+
+
+def test_what_a_version_refuses_for_too_many_wait_is_no_evidence(
+    production, place, stable, make_release, client, counts
+):
+    """How many wait is up to clients and to its share: neither an error nor a quick answer."""
+    busy = make_release("2026.11.22-b0b0b0b", refuses_every=2)
+    bring(production, Desired((stable, busy), {busy.version: 100}, STABLE))
+    told = [client.post("/predict", json=ASK).status_code for _ in range(20)]
+    assert set(told) == {200, 429}
+    until(lambda: counts(busy.version) == (told.count(200), 0))
+    until(lambda: timed(place, busy.version) == told.count(200))
+
+
+def timed(place, version) -> int:
+    return sum(place.telemetry.read("production", [version]).samples[version].counts.latency)
 
 
 def test_a_second_attempt_that_times_out_is_charged_to_the_first_alone(

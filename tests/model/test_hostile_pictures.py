@@ -40,7 +40,7 @@ def test_what_is_left_out_of_a_file_changes_no_pixel(name):
 def test_nothing_that_no_pixel_comes_from_reaches_pillow():
     for name, (kind, data) in ALLOWED.items():
         if "exif" in name or "icc" in name or "pnginfo" in name:
-            _, parts = readable(data)
+            _, parts, _ = readable(data)
             assert kind == "WEBP" or len(parts) < len(data), name
             info = Image.open(io.BytesIO(parts)).info
             assert kind == "WEBP" or not info.keys() & {"exif", "icc_profile", "comment"}, name
@@ -114,6 +114,19 @@ REFUSED = {
     "half a file": (encoded(noise(), "PNG")[:4000], "cannot be decoded|truncated"),
     "pixels that end early": (png_of(1000, 1000, data=zlib.compress(bytes(9))), "truncated"),
 }  # fmt: skip
+
+
+def test_a_jpeg_counts_what_its_decoder_works_through():
+    """Whole blocks, and more scans than usual: 7 KB once took as long as eight megapixels."""
+    flat = encoded(Image.new("RGB", (10_000, 1)), "JPEG")
+    usual = encoded(noise(), "JPEG", progressive=True)
+    wide, high = (-(-side // 8) * 8 for side in noise().size)
+    assert open_file(flat, "it").pixels == 80_000
+    assert open_file(usual, "it").pixels == wide * high
+    often = open_file(scans(39), "it")
+    assert 4 * wide * high < often.pixels <= 5 * wide * high
+    reason, _ = refusal(scans(39), 2 * wide * high)
+    assert "pixels in 40 scans" in reason or "scans" in reason, reason
 
 
 @pytest.mark.parametrize("name", REFUSED)

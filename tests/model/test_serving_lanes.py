@@ -176,8 +176,8 @@ def test_more_large_requests_than_may_wait_are_told_to_come_back():
 @pytest.mark.parametrize(
     ("name", "body", "takes_s", "admitted"),
     [
-        ("small", SMALL, 0.03, 67),  # with the one under way: 2 s
-        ("large", LONG, 1.0, 5),  # 4 s
+        ("small", SMALL, 0.03, 51),  # with the one under way: 1.5 s
+        ("large", LONG, 0.5, 4),  # the same
         ("small", SMALL, 0.001, SMALL_WAITING_MAX + 1),
         ("large", LONG, 0.1, LARGE_WAITING_MAX + 1),
     ],

@@ -68,7 +68,8 @@ def test_neither_health_nor_small_questions_wait_for_large_requests(release, pat
             assert other.get("/health").status_code == 200
             assert other.post("/predict", content=SMALL).status_code == 200
             rounds += 1
-        assert [one.result().status_code for one in asked] == [200] * large
+        # 429: it would have waited for more than its time behind the others.
+        assert {200} <= {one.result().status_code for one in asked} <= {200, 429}
         assert rounds >= 2 * large
 
 

@@ -213,5 +213,5 @@ class MemoryClock:
 
 def silence(call: str, why: str) -> ArrCocError:
     """What the protocols say of a call that was not answered."""
-    kind = EndpointSilent if call in ("observe", "apply", "read_counts") else StoreError
+    kind = EndpointSilent if call in ("observe", "apply", "read_counts", "ask") else StoreError
     return kind(f"{call}: {why}", do="call again")

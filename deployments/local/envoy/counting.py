@@ -10,6 +10,10 @@ from deployments.local.envoy.configuration import (
     Json,
 )
 
+# What a server refuses because too much waits there depends on who asks how much, and on its
+# share of the traffic: it says nothing of a version, and must not make its trouble look small.
+TOO_MANY = 429
+
 _VERSION = {"name": "version", "value_format": f"%METADATA(CLUSTER:{MARKS}:version)%"}
 _USE = {"name": "use", "value_format": f"%METADATA(CLUSTER:{MARKS}:use)%"}
 _BY = {"name": "by", "value_format": f"%UPSTREAM_METADATA({MARKS}:version)%"}
@@ -33,7 +37,8 @@ def first_attempts() -> Sequence[Json]:
         "value_format": "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%",
     }
     # An answer that is retried is not read to its end, so it has no time.
-    answered = _all_of(*_PREDICTING, _status("GE", 200), _status("LE", 499))
+    within = (_status("GE", 200), _status("LE", 499), _status("NE", TOO_MANY))
+    answered = _all_of(*_PREDICTING, *within)
     return [_counter(_all_of(*_PREDICTING)), _logger(answered, {"histograms": [timed]})]
 
 

@@ -14,6 +14,7 @@ from tests.benchmarks.chaos_run.story import Story
 from tests.benchmarks.chaos_run.watch import Watch
 from tests.benchmarks.chaos_run.world import World
 
+ASKED_FOR = "aborted by chaos"
 DECIDED_S = 420.0  # all deadlines of a rollout, and the time in which nobody could look
 
 
@@ -91,6 +92,8 @@ class Rollouts:
         reason = answer.reason if answer else ""
         came_true = bool(answer and answer.came_true)
         excuse = self._actions.excused(version, since_s)
+        if reason.startswith(ASKED_FOR):
+            excuse = excuse or reason  # it was asked for in the moment in which it began
         end = "undecided" if answer is None else "promoted" if came_true else "rolled back"
         self.ended[f"{'good' if good else 'bad'} {end}"] += 1
         self._story.tell("ended", version=version, end=end, reason=reason[:300], excuse=excuse)
