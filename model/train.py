@@ -2,7 +2,7 @@
 
     python -m model.train --config FILE --data DIR --output DIR
 
-With compute.processes above 1 it starts that many of itself under torchrun's agent, unless
+With compute.processes above 1 it starts that many of itself (model/training/launch.py), unless
 torchrun started it. Killed at any point, the same command resumes from the last checkpoint.
 """
 

@@ -38,6 +38,7 @@ from model.training.checkpoints import (
     newest_valid,
     open_storage,
 )
+from model.training.launch import meet
 from model.training.learner import Learner
 from model.training.step_log import Resume, StepLog
 
@@ -151,6 +152,7 @@ def _fit(
         batches, batch_size=None, num_workers=workers, worker_init_fn=end_with_parent
     )
     writer = BackgroundWriter(CheckpointFiles(place, settings.checkpointing.keep))
+    meet(settings.compute.accelerators)
     trainer = _trainer(settings, output, writer, [curves, saver])
     try:
         trainer.fit(learner, loader, ckpt_path=name, weights_only=True)

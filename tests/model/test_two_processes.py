@@ -142,6 +142,27 @@ def test_sigterm_to_the_launcher_saves_and_exits_with_75(long_config, small_data
     assert list((output / "checkpoints").glob("step-*.ckpt"))
 
 
+def test_what_two_processes_tell_each_other_leaves_this_machine_by_no_door(
+    long_config, small_data, tmp_path
+):
+    """A store that listens everywhere and unpickles once ran a stranger's code as the owner."""
+    process = program(long_config, small_data, tmp_path / "trained")
+    wait_for_step(process, 4)
+    ranks = [psutil.Process(process.pid), *ranks_of(process)]
+    open_to = {
+        connection.laddr.ip
+        for one in ranks
+        for connection in one.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    named = [environ(one).get("MASTER_PORT") for one in ranks]
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert len(ranks) == 3
+    assert open_to <= {"127.0.0.1", "::1"}
+    assert named == [None] * 3, "no store in memory: they meet at a file"
+
+
 def test_sigterm_while_the_libraries_are_loaded_exits_with_75_too(
     long_config, small_data, tmp_path
 ):
