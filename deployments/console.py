@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from policy.errors import ArrCocError
+from policy.words import one_line as one_line
 
 PRIVATE = 0o077  # a umask
 _QUIET_S = 3.0
@@ -50,11 +51,6 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """Print one line to where errors and progress go."""
     _write(sys.stderr, f"{text}\n")
-
-
-def one_line(text: str) -> str:
-    """`text` without what would break a line or steer a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
 class Progress:

@@ -14,6 +14,11 @@ def plain(text: str) -> str:
     return " ".join(shown.split())
 
 
+def one_line(text: str) -> str:
+    """`text` without what would break a line or steer a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
 def points(share: float) -> str:
     """A difference of two shares: 0.1 as `10 points`, 0.01 as `1 point`."""
     return f"{100 * share:.3g} point{'' if share == 0.01 else 's'}"

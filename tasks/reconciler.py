@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,7 @@ _ROUND_S = 5.0
 _AGAIN_S = 5.0
 _TELLING_S, _TELLING_AGAIN_S = 300.0, 20.0
 _LAST_WORDS_S = 2.0
+_BIND_AGAIN_S = 30.0
 log = logging.getLogger("arr-coc.reconciler")
 
 
@@ -59,7 +61,7 @@ def main(config: str, file: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     place = connect(settings)
-    serve_metrics(settings, place)
+    serve_metrics(settings, place, stop)
     drivers = [
         threading.Thread(target=keep_driving, args=(settings, place, name, stop), daemon=True)
         for name in place.endpoints
@@ -74,11 +76,24 @@ def main(config: str, file: str) -> None:
         driver.join(max(0.0, deadline - time.monotonic()))
 
 
-def serve_metrics(config: Config, place: Place) -> None:
-    """Answer Prometheus from now on, in threads of their own."""
+def serve_metrics(config: Config, place: Place, stop: threading.Event) -> None:
+    """Answer Prometheus from now on, in threads of their own; once the port is free."""
     registry = CollectorRegistry()
     registry.register(Metrics(place))
-    MetricsServer(local_of(config).metrics_port, registry)
+    serve = partial(MetricsServer, local_of(config).metrics_port, registry)
+    try:
+        serve()
+    except OSError as error:  # without metrics everything else is as important as ever
+        log.error("no metrics, local.metrics_port: %s; tried again", error)
+        threading.Thread(target=_keep_trying, args=(serve, stop), daemon=True).start()
+
+
+def _keep_trying(serve: Callable[[], MetricsServer], stop: threading.Event) -> None:
+    while not stop.wait(_BIND_AGAIN_S):
+        with suppress(OSError):
+            serve()
+            log.info("metrics are served now")
+            return
 
 
 def keep_driving(config: Config, place: Place, endpoint: str, stop: threading.Event) -> None:

@@ -16,7 +16,8 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from deployments import console
-from deployments.local.stack import login
+from deployments.local.servers import local_of
+from deployments.local.stack import listener, login
 from deployments.secrets import PREFECT_LOGIN
 from policy.config import Config, load_config
 from policy.errors import ArrCocError, Unsupported
@@ -70,6 +71,7 @@ def reached(config: Config) -> Iterator[None]:
     with ExitStack() as stack:
         if config.local is not None:
             login.require_ours_to_listen(config)
+            listener.guard(local_of(config).prefect_port)
             own, url = login.read_login(config), login.api_url(config)
             here = temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: own})
             stack.enter_context(here)

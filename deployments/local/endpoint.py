@@ -91,13 +91,18 @@ class EnvoyEndpoint:
         found = self._models.cut_off(self._models.present())
         return [f"{process.program} {process.process}" for process in found]
 
+    def hung(self) -> Sequence[str]:
+        """The server processes that run and do not answer. Raises EndpointSilent."""
+        found = self._models.hung(self._models.present())
+        return [f"{one.program} {one.process} (pid {one.pid})" for one in found]
+
     def renew(self) -> bool:
-        """Restart servers that are cut off, one by one; whether some are left for later.
+        """Restart servers that are cut off or hang, one by one; whether some are left.
 
         Raises EndpointSilent.
         """
         with self._exclusive():
-            return self._models.renew(self._models.present())
+            return self._models.renew(self._models.present(), hung=True)
 
     def apply(self, desired: Desired) -> None:
         require_possible(self.name, desired)

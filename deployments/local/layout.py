@@ -12,6 +12,9 @@ sockets/       what only this user may reach has no port: Envoy's administration
 endpoints/N/   Envoy's bootstrap, xds/ (clusters and routes), answers.db (whose truth is known),
                failed/ (why a release could not be served)
 serving/N/     the releases that endpoint N serves, each under its digest
+
+Beside these lies what tasks and commands put there at any place: `OF_SCRATCH` lists all of it,
+and `make clean` deletes nothing else.
 """
 
 import hashlib
@@ -19,8 +22,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployments.files import LOCK, PART
 from policy.config import Config
 from policy.errors import ConfigError
+
+OF_SCRATCH = (
+    "broken-copy", "checked", "copies", "downloads", "driving", "endpoints", "jobs",
+    "ledger-head", "logs", "prefect", "releases", "replays", "retraining.lock", "serving",
+    "sockets", "supervisor", "telling.lock", "worker",
+)  # fmt: skip
+"""The names of all that this project makes in scratch."""
 
 # A unix socket's address holds 104 bytes on macOS and 108 on Linux, the last of them zero;
 # supervisord first binds to the name with its process id appended.
@@ -104,6 +115,12 @@ class Layout:
 
     def serving(self, name: str) -> Path:
         return self.scratch / "serving" / name
+
+
+def is_of_scratch(name: str) -> bool:
+    """Whether this project made what has this name in scratch; half-written files are too."""
+    hidden = name.startswith(tuple(f".{one}." for one in OF_SCRATCH))
+    return name in OF_SCRATCH or (hidden and name.endswith((LOCK, PART)))
 
 
 _KEPT = ("ledger", "ledger-snapshots", "releases", "keys", "runs", "data", "copies", "prefect")

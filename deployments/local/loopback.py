@@ -82,7 +82,16 @@ def reacts(port: int, path: str, wait_s: float = TIMEOUT_S) -> bool:
 
     A process that was stopped or hangs does neither.
     """
-    with client(port) as asking:
+    return _reacts(client(port), path, wait_s)
+
+
+def reacts_at(socket: Path, path: str, wait_s: float = TIMEOUT_S) -> bool:
+    """As `reacts`, of the server at a unix socket."""
+    return _reacts(client_at(socket), path, wait_s)
+
+
+def _reacts(client: httpx.Client, path: str, wait_s: float) -> bool:
+    with client as asking:
         try:
             asking.get(path, timeout=wait_s)
         except (httpx.TimeoutException, httpx.ConnectError):

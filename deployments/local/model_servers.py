@@ -31,6 +31,7 @@ from policy.errors import (
 
 _LAST_WORDS = 6  # lines of a server's log
 _LOADS_S = 60  # a process younger than this may still be on its way to its socket
+_HANGS_S = 10.0  # more than a busy machine takes: nothing but HTTP is done on the event loop
 _FOUND_S = 3  # Envoy looks several times a second for one that is away
 
 
@@ -88,19 +89,31 @@ class ModelServers:
             own = [pair for server in found for pair in self._processes(server).items()]
         return [p for path, p in own if _lives_long(p) and not path.exists()]
 
-    def renew(self, servers: Sequence[Server]) -> bool:
+    def hung(self, servers: Sequence[Server]) -> Sequence[Process]:
+        """The processes that run and answer nobody. Raises EndpointSilent.
+
+        Envoy sends such a one nothing, so that only an outage of all would show it.
+        """
+        with self._blaming_nobody():
+            own = [pair for server in servers for pair in self._processes(server).items()]
+        return [p for path, p in own if _lives_long(p) and path.exists() and _hangs(path)]
+
+    def renew(self, servers: Sequence[Server], *, hung: bool = False) -> bool:
         """Restart what is cut off, of each version one process at a time.
+
+        Args:
+            hung: what hangs as well; to find it takes seconds.
 
         Returns:
             Whether some are left for a later call, when the first has its socket again.
         """
         with self._blaming_nobody():
             self._layout.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
-            left = [self._renew(server) for server in servers]  # each has its turn
+            left = [self._renew(server, hung) for server in servers]  # each has its turn
             return any(left)
 
-    def _renew(self, server: Server) -> bool:
-        lost = self.cut_off([server])
+    def _renew(self, server: Server, hung: bool) -> bool:
+        lost = [*self.cut_off([server]), *(self.hung([server]) if hung else ())]
         if not lost:
             return False
         own = self._processes(server)
@@ -214,6 +227,10 @@ class ModelServers:
 
 def _lives_long(process: Process) -> bool:
     return process.alive and process.uptime_s >= _LOADS_S
+
+
+def _hangs(socket: Path) -> bool:
+    return not loopback.reacts_at(socket, HEALTH_ROUTE, _HANGS_S)
 
 
 def _begins(process: Process, socket: Path) -> bool:

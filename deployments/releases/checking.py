@@ -9,6 +9,7 @@ Whoever serves a release verifies it all.
 
 import hashlib
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -65,10 +66,7 @@ def checked(store: Store, release: Release, scratch: Path, trusted: Trusted) -> 
 
 
 def _here(folder: Path, release: Release, note: Path, trusted: Trusted) -> _Verified:
-    try:
-        lines = [*_lines(folder)]
-    except FileNotFoundError as error:
-        raise refused(release.digest, "it is not in the store") from error
+    lines = _lines_of_plain(folder, release.digest)
     files = _sha256("\n".join(line for line, _ in lines).encode())
     known = _known(note, files, trusted)
     if known is None:
@@ -92,6 +90,18 @@ def _elsewhere(store: Store, release: Release, note: Path, trusted: Trusted) -> 
         shutil.rmtree(copy)
         known = _noted(note, _Verified(files=files, signed_by=signed_by, size=size))
     return known
+
+
+def _lines_of_plain(folder: Path, digest: str) -> list[tuple[str, int]]:
+    """As `_lines`. Raises ReleaseError if it is no folder, or cannot be looked into."""
+    try:
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            raise refused(digest, f"{folder} is not a folder")
+        return [*_lines(folder)]
+    except FileNotFoundError as error:
+        raise refused(digest, "it is not in the store") from error
+    except OSError as error:
+        raise refused(digest, f"it cannot be read: {error}") from error
 
 
 def _lines(folder: Path) -> Iterator[tuple[str, int]]:

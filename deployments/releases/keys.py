@@ -11,15 +11,18 @@ out there takes the trust away.
 """
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from deployments.files import create_private
+from deployments.files import create_private, open_plain, write_whole
 from deployments.releases.signing import PrivateKey, Trusted, new_key, private_key, public_key
 from policy.config import Config
 from policy.errors import ConfigError, Unsupported
 
 VARIABLE = "ARR_COC_SIGNING_KEY"
+_BYTES_MAX = 2**16
+_NOT_USED = "nothing was signed or verified with it"
 
 
 def signing_key(config: Config, secret: Callable[[str], str] | None = None) -> PrivateKey:
@@ -58,7 +61,8 @@ def trusted(config: Config, *, make: bool = True) -> Trusted:
     """The public keys of `signing.trusted`, and of the key made here. Raises ConfigError.
 
     Args:
-        make: the key that is made here, if there is none yet; else that is an error.
+        make: the key that is made here, if there is none yet, and its public half; else that
+            is an error, and nothing is written.
     """
     keys = [
         public_key(text.encode(), f"signing.trusted.{number}")
@@ -107,33 +111,77 @@ def _variable() -> str:
 
 def _made_here(folder: Path, *, make: bool = True) -> PrivateKey:
     path = folder / "release.pem"
-    if not path.exists():
+    if not os.path.lexists(path):
         # Looked at again last: of two that make it at once, one finds the other's.
-        if not make or (_was_made(path) and not path.exists()):
+        if not make or (_was_made(path) and not os.path.lexists(path)):
             raise ConfigError(
                 f"{path} is not there",
                 expected="the key that was made at first use",
-                holds="nothing was signed or verified with it",
+                holds=_NOT_USED,
                 do=f"restore {path} from a copy; if there is none, empty {folder} but keep it: "
                 "make up then makes a new key, which trusts none of today's releases",
             )
         create_private(path, new_key().pem)
-    if path.stat().st_mode & 0o077:
+    key, public = private_key(_read_own(path), str(path)), path.with_suffix(".pub")
+    if make and _plain_bytes(public) != key.public.pem:
+        if public.is_dir() and not public.is_symlink():
+            raise _not_plain(public, "the public half of the key beside it")
+        write_whole(public, key.public.pem.decode())
+    return key
+
+
+def _read_own(path: Path) -> bytes:
+    """A private key that nobody else can have read or laid there. Raises ConfigError."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise _not_plain(path, "the key that was made at first use, mode 600")
+        with open_plain(path) as file:
+            seen, text = os.fstat(file.fileno()), file.read(_BYTES_MAX)
+    except OSError as error:
         raise ConfigError(
-            f"{path} can be read by others (mode {path.stat().st_mode & 0o777:o})",
+            f"{path} cannot be read: {error}",
+            expected=f"a file of user {os.getuid()}, mode 600",
+            holds=_NOT_USED,
+            do=f"see who owns {path}",
+        ) from error
+    if seen.st_uid != os.getuid():
+        raise ConfigError(
+            f"{path} belongs to user {seen.st_uid}",
+            expected=f"a file of user {os.getuid()}, who runs this",
+            holds=_NOT_USED,
+            do=f"run this as its owner, or restore {path} from a copy of your own",
+        )
+    if seen.st_mode & 0o077:
+        raise ConfigError(
+            f"{path} can be read by others (mode {seen.st_mode & 0o777:o})",
             expected="mode 600",
-            holds="nothing was signed or verified with it",
+            holds=_NOT_USED,
             do=f"chmod 600 {path}, or delete it if others may have read it",
         )
-    key, public = private_key(path.read_bytes(), str(path)), path.with_suffix(".pub")
-    if not public.exists() or public.read_bytes() != key.public.pem:
-        public.write_bytes(key.public.pem)
-    return key
+    return text
+
+
+def _plain_bytes(path: Path) -> bytes | None:
+    """What a plain file holds; None if it is none, or cannot be read."""
+    try:
+        with open_plain(path) as file:
+            return file.read(_BYTES_MAX)
+    except OSError:
+        return None
+
+
+def _not_plain(path: Path, expected: str) -> ConfigError:
+    return ConfigError(
+        f"{path} is not a plain file",
+        expected=expected,
+        holds=_NOT_USED,
+        do=f"find out who put it there, move it away, and restore {path} from a copy",
+    )
 
 
 def _was_made(path: Path) -> bool:
     """Whether a key was made here once and is lost; an empty folder asks for a new one."""
-    if path.with_suffix(".pub").exists():
+    if os.path.lexists(path.with_suffix(".pub")):
         return True
     releases = path.parent.with_name("releases")
     return not path.parent.exists() and releases.exists() and any(releases.iterdir())

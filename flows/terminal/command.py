@@ -14,7 +14,7 @@ from policy.ledger import Ledger
 from policy.rollout.plans import plan_for, plan_of
 from policy.rollout.record import stayed_s
 from policy.rollout.requests import Answer, Kind, Request
-from policy.words import duration
+from policy.words import duration, one_line
 from tasks.rollout.controller import drive
 from tasks.rollout.lead import last_look, tolerated_s
 from tasks.rollout.replays import replay_of
@@ -85,7 +85,7 @@ def _follow(config: Config, place: Place, request: Request, wait_s: float) -> in
 
     try:
         state = drive(
-            place, request.endpoint, over, by=request.by, say=pulse.say,
+            place, request.endpoint, over, by=one_line(request.by), say=pulse.say,
             replay=replay_of(config, place, complain), between=pulse.beat,
         )  # fmt: skip
     except KeyboardInterrupt:

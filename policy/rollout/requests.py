@@ -19,6 +19,7 @@ from policy.errors import Refused
 from policy.rollout import commands
 from policy.rollout.plans import Plan, at_once
 from policy.rollout.record import Phase, Rollout, start
+from policy.words import one_line
 
 Kind = Literal[
     "rollout", "rollback", "abort", "promote", "pause", "resume", "approve", "reject"
@@ -94,6 +95,9 @@ def ask(
         Refused: if it cannot come true now and never will; nothing is to be written.
     """
     commands.require_signed(request.by, request.why)
+    by, why = one_line(request.by), one_line(request.why)
+    commands.require_signed(by, why)
+    request = request.model_copy(update={"by": by, "why": why})
     match request.kind:
         case "rollout":
             _plan(request)

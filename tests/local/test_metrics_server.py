@@ -1,14 +1,21 @@
 """The port that Prometheus reads: what a hostile client can take from the process behind it."""
 
+import dataclasses
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
+from deployments.local.stack import health, ports
+from deployments.local.supervisor.programs import Process
 from deployments.metrics import server
 from deployments.metrics.server import CONNECTIONS_MAX, MetricsServer
+from tasks import reconciler
 from tests.local import fixtures
 
 
@@ -164,3 +171,54 @@ def test_a_fault_of_a_figure_is_logged_and_ends_its_request_alone(start, capsys)
     assert status(one, "GET /metrics HTTP/1.1", "host: localhost") is None
     assert "ZeroDivisionError" in capsys.readouterr().err
     assert status(one, "GET /metrics HTTP/1.1", "host: localhost") == 200
+
+
+def test_the_reconciler_goes_on_without_its_port_and_takes_it_later(
+    tmp_path, monkeypatch, caplog
+):
+    config, stop = fixtures.configured(tmp_path), threading.Event()
+    monkeypatch.setattr(reconciler, "_BIND_AGAIN_S", 0.1)
+    monkeypatch.setattr(reconciler, "Metrics", lambda _place: FaultyOnce())
+    port, begun = config.local.metrics_port, []
+    monkeypatch.setattr(
+        reconciler, "MetricsServer", lambda *how: begun.append(MetricsServer(*how)) or begun[0]
+    )
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            reconciler.serve_metrics(config, None, stop)
+            assert "no metrics" in caplog.text
+            time.sleep(0.3)
+            assert not begun
+        fixtures.until(lambda: bool(begun))
+        assert status(begun[0], "GET / HTTP/1.1", "host: localhost") == 404
+    finally:
+        stop.set()
+        for one in begun:
+            one.shutdown()
+            one.server_close()
+
+
+def test_a_fault_that_lasts_is_logged_once(tmp_path, monkeypatch, caplog):
+    config, stop = fixtures.configured(tmp_path), threading.Event()
+    monkeypatch.setattr(reconciler, "_BIND_AGAIN_S", 0.01)
+    monkeypatch.setattr(reconciler, "Metrics", lambda _place: FaultyOnce())
+    with socket.create_server(("127.0.0.1", config.local.metrics_port)):
+        reconciler.serve_metrics(config, None, stop)
+        time.sleep(0.3)
+        stop.set()
+        assert caplog.text.count("no metrics") == 1
+
+
+def test_a_port_of_metrics_that_is_somebody_elses_is_a_problem(tmp_path):
+    config = fixtures.configured(tmp_path)
+    own = Process("reconciler", "reconciler", "RUNNING", os.getpid(), 100, 0, tmp_path)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        elses = dataclasses.replace(own, pid=other.pid)
+        assert not health._unread(elses, config)
+        with socket.create_server(("127.0.0.1", config.local.metrics_port)):
+            assert health._unread(elses, config)
+            assert not health._unread(own, config)
+        other.kill()
+    part = health._port_taken(config)
+    assert str(config.local.metrics_port) in part.problem
+    assert not ports.held_by_another(config.local.metrics_port, 2**22)

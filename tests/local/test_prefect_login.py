@@ -211,6 +211,77 @@ def test_nothing_is_sent_to_another_user_who_took_the_port(config):
         assert "Authorization" not in stranger.communicate()[0]
 
 
+BY_PREFECT = {
+    "a client": """
+import asyncio
+from prefect.client.orchestration import get_client
+async def call():
+    async with get_client() as client:
+        await client.read_flow_runs()
+asyncio.run(call())
+""",
+    "a client of a task": """
+from prefect.client.orchestration import get_client
+with get_client(sync_client=True) as client:
+    client.read_flow_runs()
+""",
+    "a websocket": """
+import asyncio
+from prefect.events.clients import PrefectEventsClient
+async def call():
+    async with PrefectEventsClient(reconnection_attempts=0):
+        pass
+asyncio.run(call())
+""",
+}
+"""What sends the login in a worker and in a flow run."""
+
+
+def called_by_prefect(config, code, *, by_worker):
+    """Run `code` as the wrapper's own, or as a process that it starts."""
+    program = """
+import os, runpy, subprocess, sys
+from deployments.local.stack import lean
+def here(*_, **__):
+    if sys.argv[2] == "itself":
+        exec(sys.argv[1], {"__name__": "__main__"})
+    else:
+        subprocess.run([sys.executable, "-c", sys.argv[1]], cwd="/")
+runpy.run_module = here
+lean.main()
+"""
+    who = "itself" if by_worker else "child"
+    told = {**os.environ, **environment(config), "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, code, who],
+        env=told, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    return done.stderr
+
+
+@pytest.mark.parametrize("by_worker", [True, False], ids=["worker", "flow run"])
+@pytest.mark.parametrize("way", BY_PREFECT)
+@pytest.mark.parametrize(
+    "user", [pytest.param(NOBODY, marks=needs_root), os.getuid()], ids=["stranger", "ours"]
+)
+def test_prefect_tells_the_login_to_no_other_user(config, way, by_worker, user):
+    login.make_login(config)
+    port = local_of(config).prefect_port
+    server = subprocess.Popen(
+        [sys.executable, "-I", "-c", LISTEN, str(port), str(user)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout.readline() == "listening\n"
+        said = called_by_prefect(config, BY_PREFECT[way], by_worker=by_worker)
+    finally:
+        server.kill()
+        heard = server.communicate()[0]
+    assert bool(heard.strip()) == (user == os.getuid()), said
+    if way != "a websocket":
+        assert ("authorization: basic" in heard.lower()) == (user == os.getuid()), said
+
+
 def test_a_server_that_is_down_is_told_with_what_to_do(config):
     login.make_login(config)
     assert "no answer at" in server_problem(config)

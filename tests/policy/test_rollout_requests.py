@@ -33,6 +33,22 @@ def test_who_and_why_are_words_that_a_ledger_can_keep(kind, field, words):
         asked(request(kind, **{field: words}), unfinished=in_phase(Phase.STEP))
 
 
+@pytest.mark.parametrize("kind", ["rollback", "abort"])
+def test_who_and_why_are_one_line_that_steers_no_terminal(kind):
+    hostile = request(kind, by="ann\r\x1b[2J", why="bad\nproblem none\x00")
+    effect = asked(hostile, unfinished=in_phase(Phase.STEP))
+    kept = effect.answer.request
+    assert (kept.by, kept.why) == ("ann  [2J", "bad problem none")
+    assert effect.answer.reason == "" or effect.answer.reason.isprintable()
+    assert effect.rollout.reason.isprintable()
+
+
+@pytest.mark.parametrize("field", ["by", "why"])
+def test_control_characters_alone_are_no_words(field):
+    with pytest.raises(Refused, match="has 0 characters"):
+        asked(request(**{field: "\x00\x1b"}))
+
+
 @pytest.mark.parametrize("unfinished", [None, in_phase(Phase.STEP)])
 def test_a_rollout_without_a_plan_is_refused_even_if_it_would_have_to_wait(unfinished):
     with pytest.raises(Refused, match="has no plan"):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -96,6 +97,59 @@ def test_whatever_is_done_to_a_file_is_found_at_the_next_look(released, harm):
     found = released.check()
     assert released.release.digest[:12] in found.problem
     assert found.signed_by == ""
+
+
+def as_a_link(folder):
+    """To the very same files, so that nothing of them has changed."""
+    folder.rename(folder.with_name("moved"))
+    folder.symlink_to("moved")
+
+
+def in_place_of(make):
+    def harm(folder):
+        shutil.rmtree(folder)
+        make(folder)
+
+    return harm
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        in_place_of(Path.touch),
+        in_place_of(os.mkfifo),
+        in_place_of(lambda folder: folder.symlink_to("nothing")),
+        as_a_link,
+    ],
+    ids=["file", "FIFO", "link to nothing", "link"],
+)
+def test_what_is_no_folder_is_no_release_and_says_so(released, harm):
+    assert not released.check().problem
+    harm(released.folder)
+    found = released.check()
+    assert released.release.digest[:12] in found.problem
+    assert f"{released.folder} is not a folder; expected" in found.problem
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may look into every folder")
+def test_a_folder_that_may_not_be_looked_into_is_told(released):
+    released.folder.chmod(0)
+    assert "cannot be read: " in released.check().problem
+    released.folder.chmod(0o700)
+
+
+def test_a_folder_that_fails_when_looked_into_is_told(released, monkeypatch):
+    def fail(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(checking, "entries", fail)
+    assert "it cannot be read: [Errno 13] Permission denied" in released.check().problem
+
+
+def test_a_file_in_the_place_of_all_releases_is_told(released):
+    shutil.rmtree(released.folder.parent)
+    released.folder.parent.touch()
+    assert "it cannot be read: [Errno 20]" in released.check().problem
 
 
 def test_trust_is_asked_for_each_time(released):

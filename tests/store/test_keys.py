@@ -1,7 +1,9 @@
 """The key made here is its owner's alone; elsewhere it comes from where it is kept."""
 
 import hashlib
+import os
 import shutil
+import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +37,18 @@ def configured(root, source="made-here", *keys) -> Config:
 def pem(key, password=None):
     lock = text.BestAvailableEncryption(password) if password else text.NoEncryption()
     return key.private_bytes(text.Encoding.PEM, text.PrivateFormat.PKCS8, lock)
+
+
+def lay(kind, path, folder):
+    """Put something of this kind there; a link leads to `other` in the folder."""
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "another":
+        path.write_text("another")
+    elif kind != "none":
+        path.symlink_to(folder / ("other" if kind == "link" else "nothing"))
 
 
 class TestMadeHere:
@@ -94,6 +108,60 @@ class TestMadeHere:
         shutil.rmtree(keys, ignore_errors=True)
         keys.mkdir()
         assert signing_key(config) != old
+
+    @pytest.mark.skipif(os.getuid() != 0, reason="only root may give a file away")
+    def test_one_of_another_user_is_not_used(self, tmp_path):
+        config = configured(tmp_path)
+        signing_key(config)
+        os.chown(tmp_path / "keys/release.pem", 12345, -1)
+        with pytest.raises(ConfigError, match=r"belongs to user 12345; expected"):
+            signing_key(config)
+
+    @pytest.mark.parametrize("kind", ["folder", "FIFO", "link", "link to nothing"])
+    @pytest.mark.parametrize("make", [True, False])
+    def test_what_is_no_plain_file_is_no_key_and_nothing_waits_for_it(
+        self, tmp_path, kind, make
+    ):
+        config = configured(tmp_path)
+        signing_key(config)
+        (path := tmp_path / "keys/release.pem").rename(tmp_path / "other")
+        lay(kind, path, tmp_path)
+        with pytest.raises(ConfigError, match=r"release\.pem is not a plain file; expected"):
+            trusted(config, make=make)
+
+    @pytest.mark.parametrize("kind", ["FIFO", "link", "link to nothing", "another", "none"])
+    def test_its_public_half_is_written_by_who_makes_keys_and_through_no_link(
+        self, tmp_path, kind
+    ):
+        config, public = configured(tmp_path), tmp_path / "keys/release.pub"
+        key = signing_key(config)
+        (tmp_path / "other").write_text("a letter")
+        public.unlink()
+        lay(kind, public, tmp_path)
+        before = public.lstat() if kind != "none" else None
+        assert set(trusted(config, make=False)) == {key.public.fingerprint}
+        assert (public.lstat() if os.path.lexists(public) else None) == before, "only looked at"
+        assert signing_key(config) == key
+        assert stat.S_ISREG(public.lstat().st_mode)
+        assert public.read_bytes() == key.public.pem
+        assert [path.name for path in tmp_path.iterdir() if path.name != "keys"] == ["other"]
+        assert (tmp_path / "other").read_text() == "a letter"
+
+    def test_one_whose_public_half_is_there_is_used_without_writing(self, tmp_path):
+        signing_key(configured(tmp_path))
+        before = (tmp_path / "keys/release.pub").stat()
+        require_keys(configured(tmp_path))
+        after = (tmp_path / "keys/release.pub").stat()
+        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+    def test_a_folder_in_the_place_of_the_public_half_is_told(self, tmp_path):
+        config = configured(tmp_path)
+        signing_key(config)
+        (tmp_path / "keys/release.pub").unlink()
+        (tmp_path / "keys/release.pub").mkdir()
+        with pytest.raises(ConfigError, match=r"release\.pub is not a plain file"):
+            require_keys(config)
+        assert len(trusted(config, make=False)) == 1
 
     @pytest.mark.parametrize("root", ["gs://bucket/place", "s3://bucket/place"])
     @pytest.mark.parametrize("look", [signing_key, trusted, require_keys])

@@ -11,6 +11,7 @@ from deployments.local.endpoint import EnvoyEndpoint
 from deployments.local.layout import layout_of
 from deployments.local.servers import local_of, program_name
 from deployments.local.stack.orchestrator import server_problem, server_url
+from deployments.local.stack.ports import held_by_another
 from deployments.local.stack.serving import RECONCILER
 from deployments.local.supervisor.programs import Process, Supervisor
 from deployments.local.tokens import problem
@@ -98,7 +99,10 @@ def _programs(config: Config, supervisor: Supervisor, looks: Looks) -> Iterator[
     yield Part("supervisord", "up")
     try:
         for process in supervisor.processes():
-            hangs = process.program == RECONCILER and _hangs(process, config)
+            unread = process.program == RECONCILER and _unread(process, config)
+            if unread:
+                yield _port_taken(config)
+            hangs = process.program == RECONCILER and not unread and _hangs(process, config)
             yield _hanging(process, looks) if hangs else program_part(process, _idle(looks))
     except EndpointError as error:
         yield Part("programs", "unknown", str(error), endangers="clients")
@@ -123,6 +127,18 @@ def _hangs(process: Process, config: Config) -> bool:
         return False
     # Not /metrics, which asks every Envoy: one of those may be what hangs.
     return not loopback.reacts(local_of(config).metrics_port, "/", _REACTS_S)
+
+
+def _unread(process: Process, config: Config) -> bool:
+    """Whether the reconciler runs without metrics, for somebody else has their port."""
+    port = local_of(config).metrics_port
+    return process.state == "RUNNING" and held_by_another(port, process.pid)
+
+
+def _port_taken(config: Config) -> Part:
+    told = f"port {local_of(config).metrics_port} (local.metrics_port) is another program's; "
+    told += "the reconciler goes on without; to do: end that program, or set another port "
+    return Part("metrics", "not served", f"{told}and make up")
 
 
 def _hanging(process: Process, looks: Looks) -> Part:
@@ -160,6 +176,7 @@ def _lasting(name: str, endpoint: EnvoyEndpoint) -> Iterator[Part]:
     """What still serves, but only until its Envoy or a connection ends."""
     try:
         lost, cut_off = endpoint.unwritten(), ", ".join(endpoint.cut_off())
+        hung = ", ".join(endpoint.hung())
     except EndpointSilent as error:
         yield Part(f"{name}: files", "unknown", str(error), endangers="rollbacks")
         return
@@ -167,6 +184,9 @@ def _lasting(name: str, endpoint: EnvoyEndpoint) -> Iterator[Part]:
     if cut_off:
         told = f"the sockets of {cut_off} were deleted; to do: make up"
         yield Part(f"{name}: sockets", "gone", told, endangers="clients")
+    if hung:
+        told = f"{hung} runs but does not answer; to do: make up"
+        yield Part(f"{name}: servers", "hung", told, endangers="clients")
 
 
 def _prefect(config: Config) -> Part:

@@ -8,12 +8,13 @@ is one of the programs, brings each endpoint to what the ledger says.
 import hashlib
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from deployments.files import is_full, write_changed
+from deployments.files import entries, is_full, write_changed
 from deployments.local.envoy.program import endpoint_programs, program_of
-from deployments.local.layout import Layout, layout_of
+from deployments.local.layout import Layout, is_of_scratch, layout_of
 from deployments.local.servers import forget_outdated, local_of
 from deployments.local.stack.orchestrator import (
     SERVER,
@@ -22,7 +23,7 @@ from deployments.local.stack.orchestrator import (
     start_prefect,
 )
 from deployments.local.stack.ports import require_free
-from deployments.local.stack.privacy import make_private
+from deployments.local.stack.privacy import make_private, require_own, require_own_links
 from deployments.local.stack.serving import (
     RECONCILER,
     wait_for_endpoints,
@@ -54,13 +55,15 @@ def up(config: Config, say: Say, *, file: Path, deployments: bool = True) -> Non
 
     Raises:
         PortTaken: before anything is started, naming the port and its setting.
-        ConfigError: before anything is started, if releases could not be signed.
+        ConfigError: before anything is started, if releases could not be signed, or if root
+            or scratch is another user's, or lies where another user's link leads.
         StoreError: before anything is started, if the ledger would not be safe in the store.
         EndpointError: if a part does not become healthy, with the tail of its log.
         Busy: if the other `up` or `down` does not end.
     """
     layout = layout_of(config)
     try:
+        make_private(config, say)  # before even the lock is written into scratch
         with turn(layout, say):
             _up(config, layout, say, file, deployments)
     except (OSError, StoreError) as error:
@@ -88,7 +91,7 @@ def _full(config: Config, layout: Layout, error: Exception) -> EndpointError:
 
 
 def _up(config: Config, layout: Layout, say: Say, file: Path, deployments: bool) -> None:
-    make_private(config, say)
+    make_private(config, say)  # again: a `clean` that was waited for has deleted them
     keep_up(config)
     keys.require_keys(config)
     require_create_if_absent(open_store(config.root, layout.scratch))
@@ -107,7 +110,11 @@ def _up(config: Config, layout: Layout, say: Say, file: Path, deployments: bool)
 
 
 def stop(config: Config, say: Say) -> None:
-    """Stop all that `up` and the endpoints started. Safe to repeat."""
+    """Stop all that `up` and the endpoints started. Safe to repeat.
+
+    Raises ConfigError if another user's link says where the stack lies.
+    """
+    require_own_links(config, "nothing was stopped")
     layout = layout_of(config)
     with turn(layout, say):
         say("stopping …")
@@ -123,25 +130,89 @@ def down(config: Config, say: Say) -> None:
 def clean(config: Config, say: Say) -> None:
     """Delete all that this configuration kept on this machine; call it after `stop`.
 
-    Raises ConfigError if `root` is not a folder that a ledger lies in.
+    Of scratch only what this project makes there is deleted, and what is left is told.
+
+    Raises ConfigError if `root` is not a folder that a ledger lies in, or if root or scratch
+    is another user's, or lies where another user's link leads.
     """
-    here = "://" not in config.root
-    if here:
-        root = Path(config.root).resolve()
-        if root.exists() and not (root / "ledger").is_dir() and any(root.iterdir()):
-            raise ConfigError(
-                f"root (={config.root}) is {root}, in which no ledger lies",
-                expected="a folder that this project made",
-                holds="the stack is stopped and nothing was deleted",
-                do="delete it by hand, if that is what you want",
-            )
-        shutil.rmtree(root, ignore_errors=True)
-    shutil.rmtree(layout_of(config).scratch, ignore_errors=True)
-    if here:
-        lay = "the ledger, the releases and the signing key"
-        say(f"stopped, and deleted {config.root} and {config.scratch}: {lay} in them are gone")
-    else:
-        say(f"stopped, and deleted {config.scratch}; what lies in {config.root} stays")
+    require_own(config, _STOPPED)
+    scratch = layout_of(config).scratch
+    root = None if "://" in config.root else Path(config.root).resolve()
+    if root is not None:
+        _require_ledger(config, root, scratch)
+    deleted, gone = list[str](), ""
+    if _delete_scratch(scratch):
+        deleted.append(config.scratch)
+    if root is not None and root.exists():
+        lay = [(root / name, told) for name, told in _LAY.items() if (root / name).exists()]
+        _delete(child for child in root.iterdir() if not _holds(child, scratch))
+        with suppress(OSError):
+            root.rmdir()
+        deleted.insert(0, config.root)
+        gone = _together([told for path, told in lay if not path.exists()])
+    did = f"stopped, and deleted {_together(deleted)}" if deleted else _NOTHING
+    lost = f": {gone} in it are gone" if gone else ""
+    say(did + lost + (f"; what lies in {config.root} stays" if root is None else ""))
+    for folder in [scratch] if root is None else [root, scratch]:
+        if left := _left(folder, scratch):
+            say(f"left in {folder}, as not made here or not to be deleted: {', '.join(left)}")
+
+
+_STOPPED = "the stack is stopped and nothing was deleted"
+_NOTHING = "stopped; there was nothing to delete"
+_LAY = {"ledger": "the ledger", "releases": "the releases", "keys": "the signing key"}
+
+
+def _require_ledger(config: Config, root: Path, scratch: Path) -> None:
+    """A root without a ledger holds at most scratch, or is somebody else's."""
+    if root.exists() and not (root / "ledger").is_dir():
+        if all(_holds(child, scratch) for child in root.iterdir()):
+            return
+        raise ConfigError(
+            f"root (={config.root}) is {root}, in which no ledger lies",
+            expected="a folder that this project made",
+            holds=_STOPPED,
+            do="delete it by hand, if that is what you want",
+        )
+
+
+def _delete_scratch(scratch: Path) -> bool:
+    """Delete what this project made there; whether it was more than what `stop` leaves."""
+    if not scratch.is_dir():
+        return False
+    bare = [name for name, _ in entries(scratch)] == ["supervisor/turn.lock"]
+    own = [child for child in scratch.iterdir() if is_of_scratch(child.name)]
+    _delete(own)
+    with suppress(OSError):
+        scratch.rmdir()  # unless something else lies in it
+    return bool(own) and not bare
+
+
+def _delete(paths: Iterable[Path]) -> None:
+    """As far as they can be deleted; of a link, the link."""
+    for path in [*paths]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _left(folder: Path, scratch: Path) -> Sequence[str]:
+    """What still lies in a folder, but for what is there only because scratch is."""
+    if not folder.is_dir():
+        return []
+    inner = (child for child in folder.iterdir() if not _holds(child, scratch))
+    return sorted(child.name for child in inner)
+
+
+def _together(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+
+
+def _holds(folder: Path, scratch: Path) -> bool:
+    """Whether scratch is still there, in or below a folder."""
+    return scratch.exists() and scratch.is_relative_to(folder)
 
 
 def start_programs(config: Config, wanted: Sequence[Program]) -> None:

@@ -27,6 +27,7 @@ from policy.config import Config, Local
 from policy.errors import ArrCocError, EndpointError, JobFailed
 
 SERVER, WORKER = "prefect-server", "prefect-worker"
+_PREFECT = "deployments.local.stack.lean"
 
 
 def environment(config: Config) -> Mapping[str, str]:
@@ -54,7 +55,7 @@ def _without_proxy() -> str:
 
 def prefect_programs(config: Config) -> Sequence[Program]:
     local, here = local_of(config), Path.cwd()
-    prefect = [sys.executable, "-m", "deployments.local.stack.lean"]
+    prefect = [sys.executable, "-m", _PREFECT]
     port = str(local.prefect_port)
     server = Program(
         name=SERVER,
@@ -200,7 +201,7 @@ def _register(config: Config, say: Say) -> None:
     """Register what prefect.yaml of the current folder declares. Raises JobFailed."""
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        [sys.executable, "-m", _PREFECT, "--no-prompt", "deploy", "--all"],
         env={**without_secrets(os.environ), **environment(config)},
         capture_output=True,
         text=True,

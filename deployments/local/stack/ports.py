@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 
+from deployments.local import loopback
 from policy.errors import PortTaken
 
 TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
@@ -63,6 +64,19 @@ def listeners(port: int) -> set[int]:
             if state == _LISTENS and address in _HERE and int(number, 16) == port:
                 found.add(int(user))
     return found
+
+
+def held_by_another(port: int, pid: int) -> bool:
+    """Whether somebody listens there who is neither this process nor a child of it."""
+    try:
+        ours = psutil.Process(pid)
+        return loopback.listens(port) and not any(
+            connection.status == psutil.CONN_LISTEN and connection.laddr[1] == port
+            for process in (ours, *ours.children(recursive=True))
+            for connection in process.net_connections("tcp")
+        )
+    except psutil.Error:
+        return False  # it ended meanwhile, or the system does not tell
 
 
 def _owner(port: int) -> str:

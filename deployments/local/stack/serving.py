@@ -14,6 +14,7 @@ from deployments.local.envoy.admin import Admin
 from deployments.local.envoy.program import program_of
 from deployments.local.layout import Layout, layout_of
 from deployments.local.servers import local_of
+from deployments.local.stack.ports import held_by_another
 from deployments.local.stack.waiting import Say, wait_for
 from deployments.local.supervisor.programs import Supervisor
 from deployments.store import open_store
@@ -33,9 +34,9 @@ _MODELS_S = 180  # a server that loads on a busy machine, after another has made
 def wait_for_endpoints(config: Config, say: Say) -> None:
     """Return once every Envoy serves. Raises EndpointError with the tail of its log.
 
-    One that lives but does not listen where it should is started anew: it serves nobody, or
-    cannot be asked what it serves. Servers whose sockets were deleted are started anew first:
-    a new Envoy would not find them.
+    One that lives but hangs, or does not listen where it should, is started anew: it serves
+    nobody, or cannot be asked what it serves. So is a model server that hangs. Servers whose
+    sockets were deleted are started anew first: a new Envoy would not find them.
     """
     layout, supervisor = layout_of(config), Supervisor(layout_of(config))
     for name, endpoint in endpoints_of(config).items():
@@ -46,6 +47,13 @@ def wait_for_endpoints(config: Config, say: Say) -> None:
             renewed = partial(_renewed, endpoint)
             wait_for(f"rest of {name}'s servers", renewed, _MODELS_S, log, say)
         _renew_sockets(layout, name, supervisor, say)
+        _renew_hung(layout, name, supervisor, say)
+        if hung := endpoint.hung():
+            say(
+                f"endpoint {name}: {', '.join(hung)} hangs: such servers start anew, one by one"
+            )
+            log = layout.logs / "supervisord.log"
+            wait_for(f"{name}'s servers", partial(_renewed, endpoint), _MODELS_S, log, say)
         wait = partial(
             wait_for, f"endpoint {name}", limit_s=20, log=layout.logs / f"{program}.log",
             say=say, hopeless=partial(supervisor.given_up, program),
@@ -82,6 +90,16 @@ def _renew_sockets(layout: Layout, name: str, supervisor: Supervisor, say: Say) 
         time.sleep(0.1)
 
 
+def _renew_hung(layout: Layout, name: str, supervisor: Supervisor, say: Say) -> None:
+    """Start an Envoy anew that takes connections and answers nobody."""
+    [process] = [p for p in supervisor.processes() if p.program == program_of(name)]
+    if process.state != "RUNNING" or process.uptime_s < _LISTENS_S:
+        return
+    if not loopback.reacts_at(layout.admin_socket(name), "/ready", _HANGS_S):
+        say(f"endpoint {name}: its Envoy (pid {process.pid}) hangs: it starts anew")
+        supervisor.restart_program(process.program)
+
+
 def wait_for_reconciler(config: Config, say: Say) -> None:
     """Return once a scrape is answered. Raises EndpointError with the tail of the log.
 
@@ -92,6 +110,9 @@ def wait_for_reconciler(config: Config, say: Say) -> None:
 
     def answers() -> bool:
         nonlocal killed
+        if others := _without_metrics(supervisor, port):
+            say(others)
+            return True
         if loopback.answers(port, "/metrics"):
             return True
         waited_s = time.monotonic() - started
@@ -101,6 +122,15 @@ def wait_for_reconciler(config: Config, say: Say) -> None:
 
     log, hopeless = layout.logs / f"{RECONCILER}.log", partial(supervisor.given_up, RECONCILER)
     wait_for(RECONCILER, answers, 60, log, say, hopeless)
+
+
+def _without_metrics(supervisor: Supervisor, port: int) -> str:
+    """What to say of a reconciler that goes on without a port that is somebody else's."""
+    for process in supervisor.processes():
+        runs = process.program == RECONCILER and process.state == "RUNNING"
+        if runs and held_by_another(port, process.pid):
+            return f"{RECONCILER}: no metrics, port {port} (local.metrics_port) is taken"
+    return ""
 
 
 def _killed(supervisor: Supervisor, say: Say) -> bool:
