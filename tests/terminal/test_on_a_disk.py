@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +13,10 @@ from deployments.releases.signing import new_key
 from deployments.store import open_store
 from flows import __main__ as terminal
 from policy.ledger import key
-from policy.records import RetrainingStarted
+from policy.records import Registered, RetrainingStarted, RolloutChanged
+from policy.rollout.record import Phase, start
 from tests.policy.configurations import changed
+from tests.policy.worlds import make_plan
 
 
 class Laptop:
@@ -112,3 +116,33 @@ def test_a_record_that_was_changed_is_not_for_repair(laptop, capsys):
     assert laptop.ask("repair-ledger") == 1
     assert "restore the record from a copy of the store" in capsys.readouterr().err
     assert not [*laptop.root.glob("ledger-torn/*.json")]
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo, lambda path: path.symlink_to("/dev")])
+def test_what_is_no_folder_in_the_place_of_a_release_hides_nothing_else(
+    laptop, problems, capsys, make
+):
+    digest, now = "d" * 64, datetime.now(UTC)
+    registered = Registered(
+        version="v1", digest=digest, accuracy=0.9, families={}, reasons=(), lineage={}
+    )
+    walks = [
+        start(version, "production", version, stable, make_plan(), "a test", now)
+        for version, stable in (("v1", None), ("v2", "v1"))
+    ]
+    other = registered.model_copy(update={"version": "v2", "digest": "e" * 64})
+    done = [walk.model_copy(update={"phase": Phase.DONE}) for walk in walks]
+    changes = [RolloutChanged(rollout=walk) for walk in done]
+    for event in (registered, other, *changes):
+        ledger.append(laptop.store, lambda _state, e=event: e, by="a test")
+    (path := laptop.root / "releases" / digest).parent.mkdir()
+    make(path)
+    ((what, _),) = problems("endpoint production: v1")
+    assert what.startswith("a rollback to it would fail: release")
+    assert f"{path} is not a folder" in what
+    assert problems("supervisord"), "all else is told too"
+    capsys.readouterr()
+    assert laptop.ask("show", "v1") == 0
+    said = capsys.readouterr().out
+    assert f"{path} is not a folder" in said
+    assert "accuracy    90 %" in said
