@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,13 +36,15 @@ class ProcessFailed(ModelError):
 
 def launch(processes: int, arguments: Sequence[str]) -> None:
     """Run `python …` `processes` times to the end. Raises ProcessFailed or Stopped."""
-    signal.signal(signal.SIGTERM, _stop)
+    # Only noted: an error raised while a process is being started would lose sight of it.
+    told_to_stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: told_to_stop.set())
     folder, started = tempfile.mkdtemp(prefix="arr-coc-"), list[subprocess.Popen[bytes]]()
     try:
         for rank in range(processes):
             told = {**os.environ, **_told(rank, processes, folder)}
             started.append(subprocess.Popen([sys.executable, *arguments], env=told))
-        _wait(started)
+        _wait(started, told_to_stop)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _end(started)
@@ -76,9 +79,11 @@ def _told(rank: int, processes: int, folder: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _wait(started: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """Until all have ended well. Raises ProcessFailed for the first that did not."""
+def _wait(started: Sequence["subprocess.Popen[bytes]"], told_to_stop: threading.Event) -> None:
+    """Until all have ended well. Raises Stopped, or ProcessFailed for one that did not."""
     while any(one.poll() is None for one in started):
+        if told_to_stop.is_set():
+            raise Stopped("stopped by SIGTERM", do="run the same command again")
         _require_well(started)
         time.sleep(POLL_S)
     _require_well(started)
@@ -103,7 +108,3 @@ def _end(started: Sequence["subprocess.Popen[bytes]"]) -> None:
         except subprocess.TimeoutExpired:
             one.kill()
             one.wait()
-
-
-def _stop(_number: int, _frame: object) -> None:
-    raise Stopped("stopped by SIGTERM", do="run the same command again")
