@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import TextIO
 
 from policy.errors import ArrCocError
-from policy.words import one_line as one_line
 
 PRIVATE = 0o077  # a umask
 _QUIET_S = 3.0

@@ -84,9 +84,8 @@ class _Display:
                 created = create_progress_artifact(
                     progress=share, key=self._program.replace(".", "-"), description=told
                 )
-                self._artifact = cast(
-                    UUID, created
-                )  # outside of async code it is not a coroutine
+                # Outside of async code it is not a coroutine.
+                self._artifact = cast(UUID, created)
             else:
                 update_progress_artifact(self._artifact, progress=share, description=told)
             self._away = False

@@ -17,7 +17,7 @@ class Desk:
     def __init__(self, folder: Path, key: str) -> None:
         name = quote(key, safe="")
         if name in ("", ".", ".."):
-            raise StoreError(f"{key!r} is not a key of a job", expected="a name")
+            raise StoreError(f"{key!r} is not a job key", expected="a name")
         self._folder, self._run = folder / name, ""
         self.lock, self.output = self._folder / "lock", self._folder / "output"
 

@@ -116,7 +116,7 @@ def _made_here(folder: Path, *, make: bool = True) -> PrivateKey:
         if not make or (_was_made(path) and not os.path.lexists(path)):
             raise ConfigError(
                 f"{path} is not there",
-                expected="the key that was made at first use",
+                expected="the key made at first use",
                 holds=_NOT_USED,
                 do=f"restore {path} from a copy; if there is none, empty {folder} but keep it: "
                 "make up then makes a new key, which trusts none of today's releases",
@@ -125,7 +125,7 @@ def _made_here(folder: Path, *, make: bool = True) -> PrivateKey:
     key, public = private_key(_read_own(path), str(path)), path.with_suffix(".pub")
     if make and _plain_bytes(public) != key.public.pem:
         if public.is_dir() and not public.is_symlink():
-            raise _not_plain(public, "the public half of the key beside it")
+            raise _not_plain(public, "the public half of release.pem")
         write_whole(public, key.public.pem.decode())
     return key
 
@@ -134,22 +134,22 @@ def _read_own(path: Path) -> bytes:
     """A private key that nobody else can have read or laid there. Raises ConfigError."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise _not_plain(path, "the key that was made at first use, mode 600")
+            raise _not_plain(path, "the key made at first use, mode 600")
         with open_plain(path) as file:
             seen, text = os.fstat(file.fileno()), file.read(_BYTES_MAX)
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read: {error}",
-            expected=f"a file of user {os.getuid()}, mode 600",
+            expected=f"a file with mode 600, owned by user {os.getuid()}",
             holds=_NOT_USED,
             do=f"see who owns {path}",
         ) from error
     if seen.st_uid != os.getuid():
         raise ConfigError(
             f"{path} belongs to user {seen.st_uid}",
-            expected=f"a file of user {os.getuid()}, who runs this",
+            expected=f"a file owned by the user who runs this, {os.getuid()}",
             holds=_NOT_USED,
-            do=f"run this as its owner, or restore {path} from a copy of your own",
+            do=f"run this as that user, or restore {path} from your own copy",
         )
     if seen.st_mode & 0o077:
         raise ConfigError(

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deployments import connect, ledger
-from deployments.console import one_line, say
+from deployments.console import say
 from flows.terminal.show import json_in, short
 from policy.config import Config
 from policy.records import Registered
-from policy.words import percent
+from policy.words import one_line, percent
 
 _NONE = "not recorded"
 _CODE = ("model_code", "commit", "dirty")

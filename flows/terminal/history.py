@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from deployments import connect, ledger
-from deployments.console import Progress, one_line, say
+from deployments.console import Progress, say
 from flows.terminal.ledger_look import require_there
 from flows.terminal.walks import rollout_of
 from policy.config import Config
@@ -13,7 +13,7 @@ from policy.errors import LedgerError
 from policy.records import Decided, Record, Registered, Requested, RetrainingStarted
 from policy.rollout.record import Phase, Rollout
 from policy.rollout.requests import Answer, Request, settle
-from policy.words import counted
+from policy.words import counted, one_line
 
 TOLD = {
     Phase.PENDING: "rollout began",

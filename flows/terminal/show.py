@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from deployments import Place, Release, connect, ledger
-from deployments.console import Progress, one_line, say
+from deployments.console import Progress, say
 from deployments.releases.checking import checked
 from deployments.releases.keys import trusted
 from flows.terminal.walks import Walk, path, walks
@@ -13,7 +13,7 @@ from policy.config import Config
 from policy.errors import EndpointSilent
 from policy.ledger import Version
 from policy.records import Record, Registered, broken
-from policy.words import percent
+from policy.words import one_line, percent
 
 _SHORT = 12  # characters of a digest
 _LINEAGE = (

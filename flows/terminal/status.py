@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from deployments import Endangered, Endpoint, Health, Observed, Place, connect
-from deployments.console import Progress, one_line, say
+from deployments.console import Progress, say
 from deployments.local.layout import layout_of
 from deployments.local.stack.health import STOPPED
 from deployments.local.stack.serving import RECONCILER
@@ -27,7 +27,7 @@ from policy.config import Config
 from policy.errors import ConfigError, EndpointSilent
 from policy.ledger import Ledger
 from policy.rollout.record import Phase, Rollout, deadline_s, finished, shown, stayed_s
-from policy.words import counted, duration
+from policy.words import counted, duration, one_line
 from tasks.rollout.lead import last_look
 
 

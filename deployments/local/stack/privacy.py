@@ -61,7 +61,7 @@ def require_own_links(config: Config, holds: str) -> None:
                     f"{setting} (={told}) leads through {link}, a link of user {owner}",
                     expected=f"only links of user {os.getuid()}, who runs this, or of root",
                     holds=holds,
-                    do=f"set {setting} to a folder of your own, such as below your home",
+                    do=f"set {setting} to a folder of your own, for example in your home",
                 )
 
 
@@ -92,7 +92,7 @@ def _of_another(setting: str, folder: Path, owner: int, holds: str) -> ConfigErr
         f"{setting} (={folder}) belongs to user {owner}",
         expected=f"a folder of user {os.getuid()}, who runs this",
         holds=holds,
-        do=f"set {setting} to a folder of your own, or change its owner",
+        do=f"set {setting} to a folder of your own, or take ownership of this one",
     )
 
 
