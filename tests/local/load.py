@@ -34,8 +34,11 @@ class Load:
 
 @contextmanager
 def load(
-    url: str, threads: int = 4, pause_s: float = 0.002, body: str = BODY
+    url: str, threads: int = 4, pause_s: float = 0.002, body: str = BODY, more_than: int = 0
 ) -> Iterator[Load]:
+    """Ask while the block runs, and on until `more_than` requests were sent, for 30 s at most:
+    how many are sent beside something short is up to the machine.
+    """
     seen, stop, lock = Load(), threading.Event(), threading.Lock()
 
     def ask() -> None:
@@ -60,6 +63,9 @@ def load(
         thread.start()
     try:
         yield seen
+        enough_s = time.monotonic() + 30
+        while seen.sent <= more_than and time.monotonic() < enough_s:
+            time.sleep(0.01)
     finally:
         stop.set()
         for thread in running:

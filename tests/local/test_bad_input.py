@@ -52,7 +52,7 @@ def live():
 
 @pytest.fixture
 def clients(live):
-    with load(live.endpoint.url, threads=2, pause_s=0.01) as seen:
+    with load(live.endpoint.url, threads=2, pause_s=0.01, more_than=20) as seen:
         yield seen
     assert (seen.failed, seen.sent > 20) == (0, True), seen.answers
 

@@ -54,7 +54,7 @@ def test_a_rollout_costs_no_request_though_its_stable_version_does_not_even_run(
     restore(live, live.backup)
     assert live.now().stable == live.before
     new = live.register({"ready_after_s": SLOW_START_S})
-    with load(live.endpoint.url, threads=3, pause_s=0.01) as seen:
+    with load(live.endpoint.url, threads=3, pause_s=0.01, more_than=100) as seen:
         live.roll_out(new)
         time.sleep(0.3)
     assert (seen.failed, seen.sent > 100) == (0, True), seen.answers
@@ -69,7 +69,7 @@ def test_what_serves_goes_on_until_a_first_version_is_ready(live):
     restore(live, next(one.number for one in records if getattr(one.event, "rollout", None)))
     [request] = ledger.read(live.store).requests
     assert (live.now().stable, live.now().rollout.phase) == (None, Phase.PENDING)
-    with load(live.endpoint.url, threads=3, pause_s=0.01) as seen:
+    with load(live.endpoint.url, threads=3, pause_s=0.01, more_than=50) as seen:
         live.drive(request)
         time.sleep(0.3)
     assert (seen.failed, seen.sent > 50) == (0, True), seen.answers

@@ -128,7 +128,7 @@ def test_no_request_fails_when_a_server_is_killed(
 ):
     give(weights)
     wait_whole(config, supervisor, *weights)
-    with load(pair.url) as seen:
+    with load(pair.url, more_than=300) as seen:
         for _ in range(2):
             time.sleep(0.3)
             kill(supervisor, victim, count)
@@ -159,7 +159,7 @@ def test_the_way_back_from_a_version_that_only_fails_costs_no_request(
 ):
     """Each request of it is about to be tried again somewhere else when the weights change."""
     bad = make_release("2026.11.22-5005005", fails_every=1)
-    with load(pair.url, threads=8) as seen:
+    with load(pair.url, threads=8, more_than=1000) as seen:
         for _ in range(2):
             bring(pair, Desired((*releases, bad), {STABLE: 100}, STABLE))
             for _ in range(20):
